@@ -1,0 +1,261 @@
+//! The typed configuration and its defaults.
+//!
+//! `stallproof.toml` is optional and every key in it is; an unknown key is an error that names the key and the line.
+//! Parsing yields plain data ([`raw`]), checked once into [`Config`], which cannot hold a bad mix. Never reads
+//! anything but that one file.
+
+mod raw;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::job::source;
+use crate::workdir::Workdir;
+
+pub use raw::parse_duration;
+
+/// The name of the built-in handler.
+pub const MATERIALIZE: &str = "materialize";
+/// The lane of jobs that name none.
+pub const DEFAULT_LANE: &str = "default";
+
+/// Everything a worker needs to know that its user may change.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How attempts are run.
+    pub worker: WorkerConfig,
+    /// How often sources are looked at.
+    pub poll_interval: Duration,
+    /// Sources by name.
+    pub sources: BTreeMap<String, Source>,
+    /// Command handlers by name.
+    pub handlers: BTreeMap<String, Handler>,
+    /// When failed attempts are tried again.
+    pub retry: RetryPolicy,
+    /// Slot limits of named lanes.
+    pub lanes: BTreeMap<String, usize>,
+    /// First match wins, key by key.
+    pub rules: Vec<Rule>,
+    /// Limits of the health monitor.
+    pub monitor: MonitorConfig,
+}
+
+/// `[worker]`.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// Attempts at once.
+    pub slots: usize,
+    /// Handler of sources that name none.
+    pub handler: String,
+    /// Time limit of an attempt when neither entry, rule nor handler sets one.
+    pub timeout: Duration,
+    /// Between TERM and KILL of a process tree.
+    pub kill_grace: Duration,
+    /// How long a draining worker lets attempts run.
+    pub shutdown_grace: Duration,
+    /// Size limit of each log file of an attempt.
+    pub log_cap_bytes: u64,
+    /// Variables jobs inherit beside the built-in short list.
+    pub pass_env: Vec<String>,
+}
+
+/// Where entries come from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Absolute path.
+    pub path: PathBuf,
+    /// Array file or folder.
+    pub kind: SourceKind,
+    /// Handler of its entries.
+    pub handler: String,
+    /// Whether its entries may carry a `command`.
+    pub allow_commands: bool,
+    /// Sources of rank 0 are served before those of rank 1.
+    pub rank: i64,
+}
+
+/// The two shapes of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceKind {
+    /// One file with a JSON array of entries.
+    Array,
+    /// A folder of files with one entry or an array each.
+    Directory,
+}
+
+/// A `command` handler.
+#[derive(Clone, Debug)]
+pub struct Handler {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Time limit of an attempt.
+    pub timeout: Option<Duration>,
+}
+
+/// `[retry]`: exponential back-off with jitter.
+#[derive(Clone, Copy, Debug)]
+pub struct RetryPolicy {
+    /// Attempts after the first.
+    pub max_retries: u32,
+    /// Delay before the first retry.
+    pub initial: Duration,
+    /// Longest delay.
+    pub max: Duration,
+}
+
+/// `[[rules]]`: what holds for entries that match.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Field name to the values that match, compared without regard to case.
+    pub matches: BTreeMap<String, Vec<String>>,
+    /// What the rule sets.
+    pub sets: Overrides,
+}
+
+/// What rules can set on a job.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overrides {
+    /// Lane.
+    pub lane: Option<String>,
+    /// Handler.
+    pub handler: Option<String>,
+    /// Time limit of an attempt.
+    pub timeout: Option<Duration>,
+    /// Priority.
+    pub priority: Option<f64>,
+    /// Attempts after the first.
+    pub max_retries: Option<u32>,
+}
+
+/// `[monitor]`.
+#[derive(Clone, Copy, Debug)]
+pub struct MonitorConfig {
+    /// Age at which the status file is stale.
+    pub stale_after: Duration,
+    /// Between two checks.
+    pub interval: Duration,
+    /// How long runnable work may stand still.
+    pub stuck_after: Duration,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is there but cannot be read.
+    #[error("cannot read `{path}`; make it readable or remove it (every setting has a default)")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Not TOML, an unknown key or a wrong type; the text carries line and column.
+    #[error("cannot use `{path}`:\n{message}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Rendered with the line it speaks of.
+        message: String,
+    },
+    /// Each key is fine, together they are not.
+    #[error("cannot use `{path}`: {message}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What clashes and what to do.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads `stallproof.toml` of the directory, or the defaults when there is none.
+    pub fn load(workdir: &Workdir) -> Result<Self, ConfigError> {
+        let path = workdir.config();
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(ConfigError::Read { path, source }),
+        };
+        Self::parse(&text, &path, workdir)
+    }
+
+    /// Parses `text`, which was read from `path`.
+    pub fn parse(text: &str, path: &Path, workdir: &Workdir) -> Result<Self, ConfigError> {
+        let raw: raw::RawConfig = toml::from_str(text).map_err(|err| ConfigError::Parse {
+            path: path.to_owned(),
+            message: err.to_string().trim_end().to_owned(),
+        })?;
+        raw.check(workdir).map_err(|message| ConfigError::Invalid { path: path.to_owned(), message })
+    }
+
+    /// What the rules set for an entry of `source_name` with these fields; the first rule that sets a key wins.
+    #[must_use]
+    pub fn overrides(&self, source_name: &str, fields: &serde_json::Map<String, Value>) -> Overrides {
+        let mut sets = Overrides::default();
+        for rule in self.rules.iter().filter(|rule| rule.applies(source_name, fields)) {
+            let new = rule.sets.clone();
+            sets.lane = sets.lane.or(new.lane);
+            sets.handler = sets.handler.or(new.handler);
+            sets.timeout = sets.timeout.or(new.timeout);
+            sets.priority = sets.priority.or(new.priority);
+            sets.max_retries = sets.max_retries.or(new.max_retries);
+        }
+        sets
+    }
+
+    /// Rank and handler of a source; jobs of `stallproof add` and of sources that are gone use the defaults.
+    #[must_use]
+    pub fn handler_of(&self, source_name: &str) -> &str {
+        self.sources.get(source_name).map_or(&self.worker.handler, |source| &source.handler)
+    }
+
+    /// See [`Source::rank`].
+    #[must_use]
+    pub fn rank_of(&self, source_name: &str) -> i64 {
+        self.sources.get(source_name).map_or(1, |source| source.rank)
+    }
+
+    /// Whether a handler of this name exists.
+    #[must_use]
+    pub fn has_handler(&self, name: &str) -> bool {
+        name == MATERIALIZE || self.handlers.contains_key(name)
+    }
+}
+
+impl Rule {
+    fn applies(&self, source_name: &str, fields: &serde_json::Map<String, Value>) -> bool {
+        self.matches.iter().all(|(field, wanted)| {
+            let found = match (field.as_str(), fields.get(field)) {
+                ("source", _) => source_name.to_owned(),
+                (_, Some(Value::String(text))) => text.clone(),
+                (_, Some(value @ (Value::Number(_) | Value::Bool(_)))) => value.to_string(),
+                _ => return false,
+            };
+            wanted.iter().any(|value| value.to_lowercase() == found.to_lowercase())
+        })
+    }
+}
+
+fn default_sources(workdir: &Workdir, handler: &str, allow_commands: bool) -> BTreeMap<String, Source> {
+    let make = |path: &str, kind, rank| Source {
+        path: workdir.resolve(Path::new(path)),
+        kind,
+        handler: handler.to_owned(),
+        allow_commands,
+        rank,
+    };
+    BTreeMap::from([
+        (source::IDEAS.to_owned(), make("ideas_log.json", SourceKind::Array, 1)),
+        (source::QA.to_owned(), make("QAissue.json", SourceKind::Array, 0)),
+        (source::DROP.to_owned(), make("implementations", SourceKind::Directory, 1)),
+    ])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,337 @@
+//! The configuration as it stands in the file, and the checks that turn it into [`Config`].
+//!
+//! Every struct denies unknown fields, so that a misspelt key is an error with a line and not a setting without
+//! effect. Messages say what was given and what would be accepted.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use serde::{Deserialize, Deserializer};
+
+use super::{
+    Config, Handler, MATERIALIZE, MonitorConfig, Overrides, RetryPolicy, Rule, Source, SourceKind,
+    WorkerConfig, default_sources,
+};
+use crate::job::source;
+use crate::workdir::Workdir;
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawConfig {
+    allow_commands: Option<bool>,
+    worker: RawWorker,
+    poll: RawPoll,
+    sources: BTreeMap<String, RawSource>,
+    handlers: BTreeMap<String, RawHandler>,
+    retry: RawRetry,
+    lanes: BTreeMap<String, RawLane>,
+    rules: Vec<RawRule>,
+    monitor: RawMonitor,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawWorker {
+    slots: Option<usize>,
+    handler: Option<String>,
+    timeout: Option<Span>,
+    kill_grace: Option<Span>,
+    shutdown_grace: Option<Span>,
+    log_cap_bytes: Option<u64>,
+    pass_env: Vec<String>,
+    allow_commands: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawPoll {
+    interval: Option<Span>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawSource {
+    path: Option<PathBuf>,
+    kind: Option<SourceKind>,
+    handler: Option<String>,
+    allow_commands: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawHandler {
+    kind: HandlerKind,
+    command: Vec<String>,
+    timeout: Option<Span>,
+}
+
+#[derive(Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum HandlerKind {
+    Command,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawRetry {
+    max_retries: Option<u32>,
+    initial: Option<Span>,
+    max: Option<Span>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLane {
+    slots: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRule {
+    r#match: BTreeMap<String, OneOrMany>,
+    lane: Option<String>,
+    handler: Option<String>,
+    timeout: Option<Span>,
+    priority: Option<f64>,
+    max_retries: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(Scalar),
+    Many(Vec<Scalar>),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Scalar {
+    Text(String),
+    Whole(i64),
+    Float(f64),
+    Truth(bool),
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawMonitor {
+    stale_after: Option<Span>,
+    interval: Option<Span>,
+    stuck_after: Option<Span>,
+}
+
+impl RawConfig {
+    pub(super) fn check(self, workdir: &Workdir) -> Result<Config, String> {
+        let allow = self.allow_commands.or(self.worker.allow_commands).unwrap_or(false);
+        let poll_interval = self.poll.interval.map_or(Duration::from_millis(50), |span| span.0);
+        if poll_interval < Duration::from_millis(1) {
+            return Err("`poll.interval` is 0; use at least \"1ms\"".to_owned());
+        }
+        let worker = self.worker.check()?;
+        let handlers = check_handlers(self.handlers)?;
+        let mut sources = default_sources(workdir, &worker.handler, allow);
+        for (name, raw) in self.sources {
+            add_source(&mut sources, &worker.handler, allow, (name, raw), workdir)?;
+        }
+        let mut lanes = BTreeMap::new();
+        for (name, lane) in self.lanes {
+            if lane.slots == 0 {
+                return Err(format!(
+                    "`lanes.{name}.slots` is 0, so nothing in it could ever run; use 1 or more"
+                ));
+            }
+            lanes.insert(name, lane.slots);
+        }
+        let config = Config {
+            worker,
+            poll_interval,
+            sources,
+            handlers,
+            retry: self.retry.check()?,
+            lanes,
+            rules: self.rules.into_iter().map(RawRule::check).collect(),
+            monitor: self.monitor.check()?,
+        };
+        check_handler_names(&config)?;
+        Ok(config)
+    }
+}
+
+impl RawWorker {
+    fn check(self) -> Result<WorkerConfig, String> {
+        let slots = self.slots.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        if !(1..=4096).contains(&slots) {
+            return Err(format!("`worker.slots` is {slots}; use 1 to 4096"));
+        }
+        let seconds = Duration::from_secs;
+        Ok(WorkerConfig {
+            slots,
+            handler: self.handler.unwrap_or_else(|| MATERIALIZE.to_owned()),
+            timeout: self.timeout.map_or(seconds(2 * 3600), |span| span.0),
+            kill_grace: self.kill_grace.map_or(seconds(5), |span| span.0),
+            shutdown_grace: self.shutdown_grace.map_or(seconds(10), |span| span.0),
+            log_cap_bytes: self.log_cap_bytes.unwrap_or(10 << 20).max(4096),
+            pass_env: self.pass_env,
+        })
+    }
+}
+
+impl RawRetry {
+    fn check(self) -> Result<RetryPolicy, String> {
+        let policy = RetryPolicy {
+            max_retries: self.max_retries.unwrap_or(3),
+            initial: self.initial.map_or(Duration::from_secs(1), |span| span.0),
+            max: self.max.map_or(Duration::from_secs(300), |span| span.0),
+        };
+        if policy.initial > policy.max {
+            return Err(format!(
+                "`retry.initial` ({:?}) is longer than `retry.max` ({:?}); lower the first or raise the second",
+                policy.initial, policy.max
+            ));
+        }
+        Ok(policy)
+    }
+}
+
+impl RawRule {
+    fn check(self) -> Rule {
+        let text = |scalar| match scalar {
+            Scalar::Text(text) => text,
+            Scalar::Whole(number) => number.to_string(),
+            Scalar::Float(number) => number.to_string(),
+            Scalar::Truth(value) => value.to_string(),
+        };
+        let values = |wanted| match wanted {
+            OneOrMany::One(value) => vec![text(value)],
+            OneOrMany::Many(values) => values.into_iter().map(text).collect(),
+        };
+        Rule {
+            matches: self.r#match.into_iter().map(|(field, wanted)| (field, values(wanted))).collect(),
+            sets: Overrides {
+                lane: self.lane,
+                handler: self.handler,
+                timeout: self.timeout.map(|span| span.0),
+                priority: self.priority,
+                max_retries: self.max_retries,
+            },
+        }
+    }
+}
+
+impl RawMonitor {
+    /// A limit below three heartbeats would restart healthy workers, so such a mix is refused.
+    fn check(self) -> Result<MonitorConfig, String> {
+        let seconds = Duration::from_secs;
+        let config = MonitorConfig {
+            stale_after: self.stale_after.map_or(seconds(120), |span| span.0),
+            interval: self.interval.map_or(seconds(30), |span| span.0),
+            stuck_after: self.stuck_after.map_or(seconds(300), |span| span.0),
+        };
+        if config.stale_after < 3 * crate::status::HEARTBEAT {
+            return Err(format!(
+                "`monitor.stale_after` ({:?}) is less than three heartbeats; use {:?} or more",
+                config.stale_after,
+                3 * crate::status::HEARTBEAT
+            ));
+        }
+        Ok(config)
+    }
+}
+
+fn check_handlers(raw: BTreeMap<String, RawHandler>) -> Result<BTreeMap<String, Handler>, String> {
+    let mut handlers = BTreeMap::new();
+    for (name, RawHandler { kind: HandlerKind::Command, command, timeout }) in raw {
+        if name == MATERIALIZE {
+            return Err(format!("`handlers.{MATERIALIZE}` is built in; give the handler another name"));
+        }
+        if command.first().is_none_or(String::is_empty) {
+            return Err(format!(
+                "`handlers.{name}.command` is empty; name a program, as in [\"./build.sh\"]"
+            ));
+        }
+        handlers.insert(name, Handler { command, timeout: timeout.map(|span| span.0) });
+    }
+    Ok(handlers)
+}
+
+fn add_source(
+    sources: &mut BTreeMap<String, Source>,
+    default_handler: &str,
+    allow: bool,
+    (name, raw): (String, RawSource),
+    workdir: &Workdir,
+) -> Result<(), String> {
+    if name == source::CLI {
+        return Err("`sources.cli` is `stallproof add` itself; give the source another name".to_owned());
+    }
+    let known = sources.get(&name);
+    let (Some(path), Some(kind)) = (
+        raw.path.map(|path| workdir.resolve(&path)).or_else(|| known.map(|source| source.path.clone())),
+        raw.kind.or_else(|| known.map(|source| source.kind)),
+    ) else {
+        return Err(format!("`sources.{name}` needs `path` and `kind` (\"array\" or \"directory\")"));
+    };
+    let rank = known.map_or(1, |source| source.rank);
+    let handler = raw.handler.unwrap_or_else(|| default_handler.to_owned());
+    let allow_commands = raw.allow_commands.unwrap_or(allow);
+    sources.insert(name, Source { path, kind, handler, allow_commands, rank });
+    Ok(())
+}
+
+fn check_handler_names(config: &Config) -> Result<(), String> {
+    let from_sources =
+        config.sources.iter().map(|(name, source)| (format!("sources.{name}"), &source.handler));
+    let from_rules = config
+        .rules
+        .iter()
+        .filter_map(|rule| rule.sets.handler.as_ref().map(|name| ("rules".to_owned(), name)));
+    let worker = std::iter::once(("worker".to_owned(), &config.worker.handler));
+    for (place, name) in worker.chain(from_sources).chain(from_rules) {
+        if !config.has_handler(name) {
+            let known: Vec<&str> =
+                std::iter::once(MATERIALIZE).chain(config.handlers.keys().map(String::as_str)).collect();
+            return Err(format!(
+                "`{place}.handler` is \"{name}\", which is none of: {}; add [handlers.{name}] or use one of these",
+                known.join(", ")
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A duration in a configuration file: `"50ms"`, `"10m"`, `"1h 30m"`, or a number of seconds.
+#[derive(Clone, Copy)]
+struct Span(Duration);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error as _;
+        let scalar = Scalar::deserialize(deserializer).map_err(|_| {
+            D::Error::custom("expected a duration such as \"50ms\", \"10m\" or a number of seconds")
+        })?;
+        let parsed = match scalar {
+            Scalar::Text(text) => parse_duration(&text),
+            Scalar::Whole(seconds) => u64::try_from(seconds)
+                .map(Duration::from_secs)
+                .map_err(|_| format!("a duration cannot be negative, found {seconds}")),
+            Scalar::Float(seconds) => {
+                Duration::try_from_secs_f64(seconds).map_err(|err| format!("found {seconds} seconds: {err}"))
+            }
+            Scalar::Truth(found) => Err(format!("expected a duration such as \"10m\", found {found}")),
+        };
+        parsed.map(Span).map_err(D::Error::custom)
+    }
+}
+
+/// Reads `"50ms"`, `"10m"`, `"1h 30m"` or a plain number of seconds. The error says what was found.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.trim().parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).map_err(|err| format!("found `{text}`: {err}"));
+    }
+    let parsed: SignedDuration = text.parse().map_err(|_| {
+        format!("expected a duration such as \"50ms\", \"10m\" or \"1h 30m\", found \"{text}\"")
+    })?;
+    Duration::try_from(parsed).map_err(|_| format!("a duration cannot be negative, found \"{text}\""))
+}

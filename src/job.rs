@@ -1,0 +1,254 @@
+//! The vocabulary: what an entry is, what a job is, and the words for where it stands.
+//!
+//! Plain data and its spelling in JSON, the ledger and logs; nothing here does I/O or reads a clock. The legal moves
+//! between [`State`]s are also written down in the ledger's schema, which enforces them.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::clock::Millis;
+
+/// A job's id: the entry's `id` when it has one, else 32 hex digits of the SHA-256 of its canonical JSON.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[serde(transparent)]
+pub struct JobId(pub String);
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Row number of a job in the ledger: the order in which jobs were first seen.
+pub type Seq = i64;
+
+/// SHA-256 of an entry's canonical JSON: equal for entries that differ only in spacing, key order or place.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ContentHash(pub [u8; 32]);
+
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum $name { $($(#[$vmeta])* $variant),+ }
+
+        impl $name {
+            /// Every value, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The word used in JSON, the ledger, logs and on the command line.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = UnknownWord;
+            fn from_str(word: &str) -> Result<Self, UnknownWord> {
+                match word {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(UnknownWord { found: word.to_owned(), known: &[$($word),+] }),
+                }
+            }
+        }
+    };
+}
+
+/// A word that is none of those a list knows.
+#[derive(Debug, thiserror::Error)]
+#[error("`{found}` is not one of {}", known.join(", "))]
+pub struct UnknownWord {
+    found: String,
+    known: &'static [&'static str],
+}
+
+words! {
+    /// Where a job stands. A job reaches exactly one terminal state.
+    State {
+        /// Waiting for a slot (or for its due time).
+        Queued = "queued",
+        /// One attempt is live.
+        Running = "running",
+        /// An attempt failed; the next one is due later.
+        Retrying = "retrying",
+        /// Terminal: done.
+        Completed = "completed",
+        /// Terminal: will not be tried again by itself.
+        Failed = "failed",
+        /// Terminal: a person ended it.
+        Cancelled = "cancelled",
+        /// Terminal: an entry that can never run.
+        Rejected = "rejected",
+    }
+}
+
+impl State {
+    /// Whether the job is over.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled | Self::Rejected)
+    }
+}
+
+words! {
+    /// How an attempt ended.
+    Outcome {
+        /// Exit status 0, and the gate passed.
+        Succeeded = "succeeded",
+        /// The handler ended with another status or by a signal.
+        Failed = "failed",
+        /// The handler did its work; the quality gate refused what it produced.
+        GateFailed = "gate_failed",
+        /// The time limit passed.
+        TimedOut = "timed_out",
+        /// Ended because its job was cancelled.
+        Cancelled = "cancelled",
+        /// The handler could not be started.
+        SpawnFailed = "spawn_failed",
+        /// Ended by our own stop, or never started; uses up no attempt.
+        Interrupted = "interrupted",
+        /// Holder and process tree are gone and left no exit record; uses up an attempt.
+        Lost = "lost",
+    }
+}
+
+impl Outcome {
+    /// Whether the attempt counts against the job's limit.
+    #[must_use]
+    pub fn counts(self) -> bool {
+        self != Self::Interrupted
+    }
+}
+
+/// The names of the built-in sources.
+pub mod source {
+    /// `ideas_log.json`.
+    pub const IDEAS: &str = "ideas";
+    /// `QAissue.json`, served before all others.
+    pub const QA: &str = "qa";
+    /// `implementations/`.
+    pub const DROP: &str = "drop";
+    /// `stallproof add`.
+    pub const CLI: &str = "cli";
+}
+
+/// A valid entry: the fields with meaning, and the text they were read from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// See [`JobId`].
+    pub id: JobId,
+    /// Whether the entry carried its own `id`, so that an edit is an edit and not a new job.
+    pub has_own_id: bool,
+    /// See [`ContentHash`].
+    pub content_hash: ContentHash,
+    /// The entry byte for byte as it stands in its file.
+    pub raw: String,
+    /// `title`; for an entry that has only a `command`, the command line.
+    pub title: String,
+    /// `language`, as written.
+    pub language: Option<String>,
+    /// Higher first; words are low -10, normal 0, high 10, urgent 20.
+    pub priority: f64,
+    /// `run_id`.
+    pub run_id: Option<String>,
+    /// `lane`; the default lane when absent.
+    pub lane: Option<String>,
+    /// `timeout` of one attempt.
+    pub timeout: Option<Duration>,
+    /// `max_retries`: attempts after the first.
+    pub max_retries: Option<u32>,
+    /// `retry_count`: retries that were used up before the entry came here.
+    pub retry_count: u32,
+    /// `not_before`.
+    pub not_before: Option<Millis>,
+    /// `concurrency_key`, else `original_project`, else `base_project_name`.
+    pub concurrency_key: Option<String>,
+    /// `command`: program and arguments, run without a shell.
+    pub command: Option<Vec<String>>,
+}
+
+/// What an entry turned out to be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Submission {
+    /// It can run.
+    Runnable(Entry),
+    /// It never can; it is recorded with the reason and left where its owner can mend it.
+    Rejected {
+        /// Its own `id` when that could be read, else the hash of its text.
+        id: JobId,
+        /// See [`Entry::has_own_id`].
+        has_own_id: bool,
+        /// Hash of its canonical JSON, or of its bytes where it has none.
+        content_hash: ContentHash,
+        /// The text, possibly cut.
+        raw: String,
+        /// Title when it could be read.
+        title: String,
+        /// Field, what was expected, what was found.
+        reason: String,
+    },
+}
+
+impl Submission {
+    /// The job's id.
+    #[must_use]
+    pub fn id(&self) -> &JobId {
+        match self {
+            Self::Runnable(entry) => &entry.id,
+            Self::Rejected { id, .. } => id,
+        }
+    }
+
+    /// The content hash.
+    #[must_use]
+    pub fn content_hash(&self) -> ContentHash {
+        match self {
+            Self::Runnable(entry) => entry.content_hash,
+            Self::Rejected { content_hash, .. } => *content_hash,
+        }
+    }
+
+    /// The entry's text.
+    #[must_use]
+    pub fn raw(&self) -> &str {
+        match self {
+            Self::Runnable(entry) => &entry.raw,
+            Self::Rejected { raw, .. } => raw,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_round_trip_and_an_unknown_one_lists_the_known() {
+        for &state in State::ALL {
+            assert_eq!(state.as_str().parse::<State>().unwrap(), state);
+            assert_eq!(serde_json::to_string(&state).unwrap(), format!("\"{state}\""));
+        }
+        for &outcome in Outcome::ALL {
+            assert_eq!(outcome.as_str().parse::<Outcome>().unwrap(), outcome);
+            assert_eq!(serde_json::to_string(&outcome).unwrap(), format!("\"{outcome}\""));
+        }
+        let err = "done".parse::<State>().unwrap_err().to_string();
+        assert!(err.contains("`done`") && err.contains("completed"), "{err}");
+    }
+
+    #[test]
+    fn only_an_interrupted_attempt_is_free() {
+        let free: Vec<_> = Outcome::ALL.iter().filter(|o| !o.counts()).collect();
+        assert_eq!(free, [&Outcome::Interrupted]);
+    }
+}

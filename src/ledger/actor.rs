@@ -1,0 +1,335 @@
+//! The worker's side of the ledger: one thread that owns the connection.
+//!
+//! Whatever waits is put into one transaction (group commit) and answered when that is durable. Claims and notes that
+//! need not survive a power cut go first, in a transaction without fsync, so that no slot waits for a disk; every
+//! other change is committed with `synchronous=FULL`. A commit that failed with an I/O error has an unknown outcome:
+//! the connection is dropped, opened again, and the same batch is carried out once more, which is harmless because
+//! every change is idempotent. No room, or a lock held by somebody else: the batch waits, and the status says so.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::{oneshot, watch};
+
+use super::rows::{
+    Candidate, Claim, Claimed, Counts, FinishedAttempt, Ingested, LiveAttempt, Rescued, Scope, Wanted,
+};
+use super::{LedgerError, open, read, write};
+use crate::clock::Millis;
+use crate::job::{Seq, State};
+use crate::status::Part;
+
+type Result<T> = std::result::Result<T, LedgerError>;
+
+/// Commands in one transaction.
+const BATCH: usize = 512;
+/// Between two tries while the disk is full or the ledger is locked.
+const TRANSIENT_PAUSE: Duration = Duration::from_millis(250);
+/// Reopenings after I/O errors before the worker gives up.
+const IO_TRIES: u32 = 3;
+/// Shows the monitor that an idle ledger is alive, and notices what other processes wrote.
+const IDLE_TICK: Duration = Duration::from_millis(100);
+
+/// One thing to do inside a transaction; keeps its answer until the commit.
+type Step = Box<dyn FnMut(&Connection, i64) -> Result<()> + Send>;
+/// Tells the caller after the commit.
+type Answer = Box<dyn FnOnce(Result<()>) + Send>;
+
+struct Command {
+    step: Step,
+    answer: Answer,
+    durable: bool,
+}
+
+/// Handle of the ledger actor. Cheap to clone; the actor ends when the last one is dropped.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    commands: mpsc::Sender<Command>,
+    ready: watch::Receiver<u64>,
+    epoch: i64,
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Command").field("durable", &self.durable).finish_non_exhaustive()
+    }
+}
+
+impl Ledger {
+    /// Opens the ledger as the worker of this directory: migrates it, takes the next epoch, starts the actor.
+    pub fn open(path: &Path, part: Part) -> Result<(Self, JoinHandle<()>)> {
+        let conn = open::read_write(path)?;
+        let epoch = write::next_epoch(&conn)?;
+        let (commands, inbox) = mpsc::channel();
+        let (ready_tx, ready) = watch::channel(0);
+        let actor = Actor { conn, path: path.to_owned(), epoch, ready: ready_tx, data_version: 0, part };
+        let thread = std::thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || actor.run(inbox))
+            .expect("the system can start one thread");
+        Ok((Self { commands, ready, epoch }, thread))
+    }
+
+    /// Our epoch.
+    #[must_use]
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
+    /// Changes whenever jobs may have become ready, also through other processes.
+    #[must_use]
+    pub fn ready(&self) -> watch::Receiver<u64> {
+        self.ready.clone()
+    }
+
+    /// Records submissions, in order; known ones are left as they are.
+    pub async fn ingest(&self, batch: Vec<Wanted>) -> Result<Vec<Ingested>> {
+        self.call(true, move |conn, _| {
+            let now = Millis::now();
+            batch.iter().map(|wanted| write::ingest(conn, wanted, now)).collect()
+        })
+        .await
+    }
+
+    /// Gives a job that was never started the content of an edited entry; `false` if it has started.
+    pub async fn replace(&self, wanted: Wanted) -> Result<bool> {
+        self.call(true, move |conn, _| write::replace(conn, &wanted, Millis::now())).await
+    }
+
+    /// The first `limit` jobs that could start, in order.
+    pub async fn candidates(&self, scope: Scope, limit: usize) -> Result<Vec<Candidate>> {
+        self.call(false, move |conn, _| read::candidates(conn, &scope, limit)).await
+    }
+
+    /// Starts jobs in slots; `None` where a job is no longer to be had.
+    pub async fn claim(&self, claims: Vec<Claim>) -> Result<Vec<Option<Claimed>>> {
+        self.call(false, move |conn, epoch| {
+            let now = Millis::now();
+            claims.iter().map(|claim| write::claim(conn, claim, epoch, now)).collect()
+        })
+        .await
+    }
+
+    /// Notes the process of a live attempt.
+    pub async fn started(&self, seq: Seq, number: u32, pid: i32, at: Millis) -> Result<()> {
+        self.call(false, move |conn, _| write::started(conn, seq, number, pid, at)).await
+    }
+
+    /// Ends an attempt durably.
+    pub async fn finish(&self, end: FinishedAttempt) -> Result<bool> {
+        self.call(true, move |conn, _| write::finish(conn, &end)).await
+    }
+
+    /// Moves what is due to the queue and tells when the next is due.
+    pub async fn release_due(&self) -> Result<Option<Millis>> {
+        self.call(false, move |conn, _| write::release_due(conn, Millis::now()).map(|(_, next)| next)).await
+    }
+
+    /// Every attempt that has no end yet.
+    pub async fn live_attempts(&self) -> Result<Vec<LiveAttempt>> {
+        self.call(false, |conn, _| write::live_attempts(conn)).await
+    }
+
+    /// Running jobs that somebody asked to end.
+    pub async fn cancel_requests(&self) -> Result<Vec<Seq>> {
+        self.call(false, |conn, _| read::cancel_requests(conn)).await
+    }
+
+    /// Jobs per state.
+    pub async fn counts(&self) -> Result<Counts> {
+        self.call(false, |conn, _| read::counts(conn)).await
+    }
+
+    /// Jobs of a run that are not over, or of all runs.
+    pub async fn open_jobs(&self, run_id: Option<String>) -> Result<u64> {
+        self.call(false, move |conn, _| read::open_jobs(conn, run_id.as_deref())).await
+    }
+
+    /// Jobs that became terminal after `cursor`, and the next cursor. `None` starts at the end.
+    pub async fn ended_since(&self, cursor: Option<i64>) -> Result<(Vec<Seq>, i64)> {
+        self.call(false, move |conn, _| read::ended_since(conn, cursor)).await
+    }
+
+    /// Where each of these jobs stands now.
+    pub async fn states(&self, jobs: Vec<Seq>) -> Result<Vec<State>> {
+        self.call(false, move |conn, _| jobs.iter().map(|&seq| read::state(conn, seq)).collect()).await
+    }
+
+    /// Remembers an entry that was put back into a queue file.
+    pub async fn watch(&self, source: String, rescued: Vec<Rescued>) -> Result<()> {
+        self.call(true, move |conn, _| rescued.iter().try_for_each(|one| write::watch(conn, &source, one)))
+            .await
+    }
+
+    /// Entries of a source that were put back and are watched still.
+    pub async fn watched(&self, source: String) -> Result<Vec<Rescued>> {
+        self.call(false, move |conn, _| write::watched(conn, &source, Millis::now())).await
+    }
+
+    async fn call<T, F>(&self, durable: bool, mut run: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection, i64) -> Result<T> + Send + 'static,
+    {
+        let (reply, wait) = oneshot::channel();
+        let value = std::sync::Arc::new(std::sync::Mutex::new(None));
+        let slot = value.clone();
+        let step: Step = Box::new(move |conn, epoch| {
+            let result = run(conn, epoch)?;
+            *slot.lock().expect("nothing panics while it holds the answer") = Some(result);
+            Ok(())
+        });
+        let answer: Answer = Box::new(move |result| {
+            let done = result.and_then(|()| {
+                value
+                    .lock()
+                    .expect("nothing panics while it holds the answer")
+                    .take()
+                    .ok_or(LedgerError::Closed)
+            });
+            // A caller that went away needs no answer.
+            let _ = reply.send(done);
+        });
+        self.commands.send(Command { step, answer, durable }).map_err(|_| LedgerError::Closed)?;
+        wait.await.map_err(|_| LedgerError::Closed)?
+    }
+}
+
+struct Actor {
+    conn: Connection,
+    path: PathBuf,
+    epoch: i64,
+    ready: watch::Sender<u64>,
+    data_version: i64,
+    part: Part,
+}
+
+impl Actor {
+    fn run(mut self, inbox: mpsc::Receiver<Command>) {
+        while let Some(first) = self.next(&inbox) {
+            let mut batch = Vec::from([first]);
+            while batch.len() < BATCH
+                && let Ok(command) = inbox.try_recv()
+            {
+                batch.push(command);
+            }
+            let (durable, quick): (Vec<_>, Vec<_>) = batch.into_iter().partition(|command| command.durable);
+            self.carry_out(quick, false);
+            self.carry_out(durable, true);
+            self.part.round_done();
+        }
+    }
+
+    /// Waits for a command; in between shows that it is alive and looks for changes by other processes.
+    fn next(&mut self, inbox: &mpsc::Receiver<Command>) -> Option<Command> {
+        loop {
+            match inbox.recv_timeout(IDLE_TICK) {
+                Ok(command) => return Some(command),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.part.round_done();
+                    self.look_for_others();
+                }
+            }
+        }
+    }
+
+    /// `PRAGMA data_version` changes when another connection has committed: a command-line tool added or cancelled.
+    fn look_for_others(&mut self) {
+        let version = self
+            .conn
+            .prepare_cached("PRAGMA data_version")
+            .and_then(|mut query| query.query_row([], |row| row.get::<_, i64>(0)));
+        if let Ok(version) = version
+            && version != self.data_version
+        {
+            self.data_version = version;
+            self.ready.send_modify(|count| *count += 1);
+        }
+    }
+
+    fn carry_out(&mut self, mut commands: Vec<Command>, durable: bool) {
+        if commands.is_empty() {
+            return;
+        }
+        match self.commit(&mut commands, durable) {
+            Ok(results) => {
+                for (command, result) in commands.into_iter().zip(results) {
+                    (command.answer)(result);
+                }
+                if durable {
+                    self.ready.send_modify(|count| *count += 1);
+                }
+            }
+            Err(err) => {
+                let mut first = Some(err);
+                for command in commands {
+                    (command.answer)(Err(first.take().unwrap_or(LedgerError::Closed)));
+                }
+            }
+        }
+    }
+
+    /// Tries until the batch is committed or cannot be: waits out what passes, reopens after an I/O error.
+    fn commit(&mut self, commands: &mut [Command], durable: bool) -> Result<Vec<Result<()>>> {
+        let mut io_tries = 0;
+        let mut waiting = false;
+        loop {
+            match self.transaction(commands, durable) {
+                Ok(results) => {
+                    if waiting {
+                        self.part.recovered();
+                    }
+                    return Ok(results);
+                }
+                Err(err) if err.is_transient() => {
+                    waiting = true;
+                    self.part.degraded(format!("ledger waits: {}", cause(&err)));
+                    // A full disk or a foreign lock is not a stall of ours: the loop turns and says why it waits.
+                    self.part.round_done();
+                    std::thread::sleep(TRANSIENT_PAUSE);
+                }
+                Err(err) if err.is_unknown() && io_tries < IO_TRIES => {
+                    io_tries += 1;
+                    tracing::error!(error = cause(&err), io_tries, "ledger commit failed; opening it again");
+                    std::thread::sleep(TRANSIENT_PAUSE);
+                    match open::read_write(&self.path) {
+                        Ok(conn) => self.conn = conn,
+                        Err(err) => tracing::error!(error = cause(&err), "ledger does not open"),
+                    }
+                }
+                Err(LedgerError::Sqlite(err)) if io_tries > 0 => return Err(LedgerError::Storage(err)),
+                Err(err) => return Err(err),
+            }
+        }
+    }
+
+    /// Runs every command in a savepoint of its own, so that one refusal does not undo its neighbours, and commits.
+    fn transaction(&mut self, commands: &mut [Command], durable: bool) -> Result<Vec<Result<()>>> {
+        self.conn.pragma_update(None, "synchronous", if durable { "FULL" } else { "NORMAL" })?;
+        let mut tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        write::check_epoch(&tx, self.epoch)?;
+        let mut results = Vec::with_capacity(commands.len());
+        for command in commands {
+            let savepoint = tx.savepoint()?;
+            match (command.step)(&savepoint, self.epoch) {
+                Ok(()) => {
+                    savepoint.commit()?;
+                    results.push(Ok(()));
+                }
+                Err(err) if err.is_transient() || err.is_unknown() => return Err(err),
+                Err(err) => results.push(Err(err)),
+            }
+        }
+        tx.commit()?;
+        Ok(results)
+    }
+}
+
+fn cause(err: &LedgerError) -> String {
+    use std::error::Error as _;
+    err.source().map_or_else(|| err.to_string(), ToString::to_string)
+}

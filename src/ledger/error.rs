@@ -1,0 +1,78 @@
+//! What can go wrong with the ledger, split by what the caller has to do.
+
+use std::path::PathBuf;
+
+use rusqlite::ErrorCode;
+
+/// Why the ledger did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// There is none yet.
+    #[error("no ledger at `{0}`; start `stallproof worker` or `stallproof add` in this directory first")]
+    Missing(PathBuf),
+    /// Written by a later version of the program.
+    #[error("`{path}` has schema version {found}, this program knows {known}; use the newer stallproof")]
+    Newer {
+        /// The ledger.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// Not a healthy database.
+    #[error(
+        "`{path}` is damaged ({what}); stop, keep a copy, and rebuild it as ops/QUICK_REFERENCE.md describes"
+    )]
+    Damaged {
+        /// The ledger.
+        path: PathBuf,
+        /// What SQLite found.
+        what: String,
+    },
+    /// Another worker took over; this one must end without writing anything more.
+    #[error("another worker took over this directory (epoch {current}, ours was {ours})")]
+    Fenced {
+        /// Our epoch.
+        ours: i64,
+        /// The epoch in force.
+        current: i64,
+    },
+    /// A commit failed and went on failing after the ledger was opened again.
+    #[error("the ledger cannot be written; check the disk under `.stallproof`")]
+    Storage(#[source] rusqlite::Error),
+    /// The actor has ended.
+    #[error("the ledger has been closed")]
+    Closed,
+    /// Anything else SQLite said.
+    #[error("the ledger refused")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+impl LedgerError {
+    /// Whether waiting may mend it: no room, or another process is writing.
+    pub(super) fn is_transient(&self) -> bool {
+        match self {
+            Self::Sqlite(err) => matches!(
+                err.sqlite_error_code(),
+                Some(
+                    ErrorCode::DiskFull
+                        | ErrorCode::DatabaseBusy
+                        | ErrorCode::DatabaseLocked
+                        | ErrorCode::ReadOnly
+                )
+            ),
+            _ => false,
+        }
+    }
+
+    /// Whether the outcome of a commit is unknown, so that the ledger must be opened again and read.
+    pub(super) fn is_unknown(&self) -> bool {
+        match self {
+            Self::Sqlite(err) => {
+                matches!(err.sqlite_error_code(), Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen))
+            }
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The durable record of jobs and attempts: SQLite in WAL mode.
+//!
+//! The worker writes through [`Ledger`], an actor that owns the connection, puts whatever is waiting into one
+//! transaction and answers when it is durable. Command-line tools and the monitor read through [`Reader`] and change
+//! through [`Control`], each with a connection of its own, so that they work when no worker is alive. Nothing outside
+//! this module knows SQL. No file of the ledger is ever opened but by SQLite: closing a plain descriptor of it would
+//! drop the POSIX locks SQLite holds, and cost committed rows.
+
+mod actor;
+mod control;
+mod error;
+mod open;
+mod read;
+mod rows;
+mod write;
+
+pub use actor::Ledger;
+pub use control::{Cancelled, Control, Retried};
+pub use error::LedgerError;
+pub use open::SCHEMA_VERSION;
+pub use read::{JobFilter, Reader};
+pub use rows::{
+    AttemptRow, Candidate, Claim, Claimed, Counts, FinishedAttempt, HolderId, IngestKind, Ingested, JobRow,
+    LiveAttempt, Next, Rescued, Scope, Wanted,
+};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,276 @@
+//! Every question the ledger answers, and the read-only connection of command-line tools and the monitor.
+//!
+//! Each question is one short statement: a reader that stayed in a transaction would keep the WAL from being reset.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use rusqlite::types::{FromSqlError, Value};
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+
+use super::rows::{AttemptRow, Candidate, Counts, JobRow, Scope};
+use super::{LedgerError, open};
+use crate::clock::Millis;
+use crate::job::{JobId, Seq, State};
+
+type Result<T> = std::result::Result<T, LedgerError>;
+
+/// A read-only view of the ledger, for tools that work with or without a worker.
+#[derive(Debug)]
+pub struct Reader {
+    conn: Connection,
+}
+
+/// Which jobs `list` shows.
+#[derive(Clone, Debug, Default)]
+pub struct JobFilter {
+    /// Any of these states; all when empty.
+    pub states: Vec<State>,
+    /// Only this source.
+    pub source: Option<String>,
+    /// Only this run.
+    pub run_id: Option<String>,
+    /// At most so many, the newest.
+    pub limit: Option<u64>,
+}
+
+impl Reader {
+    /// Opens the ledger at `path`; [`LedgerError::Missing`] when there is none.
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(Self { conn: open::read_only(path)? })
+    }
+
+    /// Jobs that match, newest first.
+    pub fn jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>> {
+        let mut sql = format!("SELECT {JOB_COLUMNS} FROM job WHERE 1");
+        let mut values: Vec<Value> = Vec::new();
+        if !filter.states.is_empty() {
+            let marks = vec!["?"; filter.states.len()].join(", ");
+            sql += &format!(" AND state IN ({marks})");
+            values.extend(filter.states.iter().map(|state| Value::from(state.as_str().to_owned())));
+        }
+        for (column, wanted) in [("source", &filter.source), ("run_id", &filter.run_id)] {
+            if let Some(wanted) = wanted {
+                sql += &format!(" AND {column} = ?");
+                values.push(Value::from(wanted.clone()));
+            }
+        }
+        sql += " ORDER BY seq DESC";
+        if let Some(limit) = filter.limit {
+            sql += &format!(" LIMIT {limit}");
+        }
+        let mut query = self.conn.prepare_cached(&sql)?;
+        let rows = query.query_map(params_from_iter(values), job_row)?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The job with this id.
+    pub fn job(&self, id: &str) -> Result<Option<JobRow>> {
+        let sql = format!("SELECT {JOB_COLUMNS} FROM job WHERE id = ?1");
+        Ok(self.conn.prepare_cached(&sql)?.query_row([id], job_row).optional()?)
+    }
+
+    /// Ids that start with `prefix`, at most `limit`: a person may type the first characters only.
+    pub fn ids_with_prefix(&self, prefix: &str, limit: u32) -> Result<Vec<JobId>> {
+        let mut query =
+            self.conn.prepare_cached("SELECT id FROM job WHERE substr(id, 1, length(?1)) = ?1 LIMIT ?2")?;
+        let rows = query.query_map(params![prefix, limit], |row| Ok(JobId(row.get(0)?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The entry of a job, byte for byte as it stood in its file.
+    pub fn entry(&self, seq: Seq) -> Result<String> {
+        Ok(self.conn.query_row("SELECT json FROM entry WHERE job = ?1", [seq], |row| row.get(0))?)
+    }
+
+    /// The attempts of a job, oldest first.
+    pub fn attempts(&self, seq: Seq) -> Result<Vec<AttemptRow>> {
+        let mut query = self.conn.prepare_cached(
+            "SELECT number, pid, slot, holder_pid, claimed_at, started_at, finished_at, exit_code, signal, outcome,
+                 error FROM attempt WHERE job = ?1 ORDER BY number",
+        )?;
+        let rows = query.query_map([seq], |row| {
+            Ok(AttemptRow {
+                attempt: row.get(0)?,
+                pid: row.get(1)?,
+                slot: row.get(2)?,
+                holder_pid: row.get(3)?,
+                claimed_at: Millis(row.get(4)?),
+                started_at: time(row, 5)?,
+                finished_at: time(row, 6)?,
+                exit_code: row.get(7)?,
+                signal: row.get(8)?,
+                outcome: optional_word(row, 9)?,
+                error: row.get(10)?,
+            })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Jobs per state.
+    pub fn counts(&self) -> Result<Counts> {
+        counts(&self.conn)
+    }
+
+    /// Jobs per state of one run.
+    pub fn counts_of_run(&self, run_id: &str) -> Result<Counts> {
+        let mut counts = Counts::default();
+        let mut query =
+            self.conn.prepare_cached("SELECT state, count(*) FROM job WHERE run_id = ?1 GROUP BY state")?;
+        let rows =
+            query.query_map([run_id], |row| Ok((word(row, 0)?, row.get::<_, i64>(1)?.cast_unsigned())))?;
+        for row in rows {
+            let (state, n) = row?;
+            counts.0.insert(state, n);
+        }
+        Ok(counts)
+    }
+
+    /// `PRAGMA quick_check`: `None` when the ledger is sound, else what is wrong.
+    pub fn quick_check(&self) -> Result<Option<String>> {
+        let said: String = self.conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        Ok((said != "ok").then_some(said))
+    }
+}
+
+const JOB_COLUMNS: &str =
+    "seq, id, source, title, state, attempts, max_attempts, priority, lane, run_id, language,
+     created_at, started_at, finished_at, due_at, cancel_requested, output_dir, error";
+
+fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
+    Ok(JobRow {
+        seq: row.get(0)?,
+        id: JobId(row.get(1)?),
+        source: row.get(2)?,
+        title: row.get(3)?,
+        state: word(row, 4)?,
+        attempts: row.get(5)?,
+        max_attempts: row.get(6)?,
+        priority: row.get(7)?,
+        lane: row.get(8)?,
+        run_id: row.get(9)?,
+        language: row.get(10)?,
+        created_at: Millis(row.get(11)?),
+        started_at: time(row, 12)?,
+        finished_at: time(row, 13)?,
+        due_at: time(row, 14)?,
+        cancel_requested: row.get(15)?,
+        output_dir: row.get(16)?,
+        error: row.get(17)?,
+    })
+}
+
+fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Millis>> {
+    Ok(row.get::<_, Option<i64>>(column)?.map(Millis))
+}
+
+/// A column that holds one of the words of [`crate::job`].
+pub(super) fn word<T: FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    optional_word(row, column)?.ok_or_else(|| FromSqlError::InvalidType.into())
+}
+
+fn optional_word<T: FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let text: Option<String> = row.get(column)?;
+    text.map(|text| text.parse().map_err(|err| FromSqlError::Other(Box::new(err)).into())).transpose()
+}
+
+/// See [`super::Ledger::candidates`]. Walks the index of ready jobs lane by lane, so that neither a full lane nor a
+/// full key hides what stands behind it.
+pub(super) fn candidates(conn: &Connection, scope: &Scope, limit: usize) -> Result<Vec<Candidate>> {
+    let full_keys = serde_json::to_string(&scope.full_keys).expect("strings serialise");
+    let mut found = Vec::new();
+    for lane in ready_lanes(conn)? {
+        if scope.full_lanes.contains(&lane) {
+            continue;
+        }
+        let mut query = conn.prepare_cached(
+            "SELECT seq, rank, priority, concurrency_key FROM job
+             WHERE lane = ?1 AND state = 'queued' AND due_at IS NULL AND (?2 IS NULL OR run_id = ?2)
+                 AND (concurrency_key IS NULL OR concurrency_key NOT IN (SELECT value FROM json_each(?3)))
+             ORDER BY rank, priority DESC, seq LIMIT ?4",
+        )?;
+        let rows = query.query_map(params![lane, scope.run_id, full_keys, limit.cast_signed()], |row| {
+            Ok(Candidate {
+                seq: row.get(0)?,
+                rank: row.get(1)?,
+                priority: row.get(2)?,
+                lane: lane.clone(),
+                key: row.get(3)?,
+            })
+        })?;
+        for row in rows {
+            found.push(row?);
+        }
+    }
+    found.sort_by(|a, b| a.rank.cmp(&b.rank).then(b.priority.total_cmp(&a.priority)).then(a.seq.cmp(&b.seq)));
+    found.truncate(limit);
+    Ok(found)
+}
+
+/// The lanes that have something ready: one index seek each (a "loose" scan), however many jobs wait.
+fn ready_lanes(conn: &Connection) -> Result<Vec<String>> {
+    let mut query = conn.prepare_cached(
+        "WITH RECURSIVE l (lane) AS (
+             SELECT min(lane) FROM job WHERE state = 'queued' AND due_at IS NULL
+             UNION ALL
+             SELECT (SELECT min(lane) FROM job WHERE state = 'queued' AND due_at IS NULL AND lane > l.lane)
+             FROM l WHERE l.lane IS NOT NULL)
+         SELECT lane FROM l WHERE lane IS NOT NULL",
+    )?;
+    let rows = query.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(super) fn cancel_requests(conn: &Connection) -> Result<Vec<Seq>> {
+    let mut query =
+        conn.prepare_cached("SELECT seq FROM job WHERE state = 'running' AND cancel_requested")?;
+    let rows = query.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(super) fn counts(conn: &Connection) -> Result<Counts> {
+    let mut counts = Counts::default();
+    let mut query = conn.prepare_cached("SELECT state, n FROM state_count")?;
+    let rows = query.query_map([], |row| Ok((word(row, 0)?, row.get::<_, i64>(1)?.cast_unsigned())))?;
+    for row in rows {
+        let (state, n) = row?;
+        counts.0.insert(state, n);
+    }
+    Ok(counts)
+}
+
+pub(super) fn open_jobs(conn: &Connection, run_id: Option<&str>) -> Result<u64> {
+    let Some(run_id) = run_id else { return Ok(counts(conn)?.open()) };
+    let n: i64 = conn
+        .prepare_cached("SELECT count(*) FROM job WHERE run_id = ?1 AND finished_at IS NULL")?
+        .query_row([run_id], |row| row.get(0))?;
+    Ok(n.cast_unsigned())
+}
+
+pub(super) fn ended_since(conn: &Connection, cursor: Option<i64>) -> Result<(Vec<Seq>, i64)> {
+    let Some(cursor) = cursor else {
+        let last = conn.query_row("SELECT coalesce(max(n), 0) FROM ended", [], |row| row.get(0))?;
+        return Ok((Vec::new(), last));
+    };
+    let mut query = conn.prepare_cached("SELECT n, job FROM ended WHERE n > ?1 ORDER BY n LIMIT 10000")?;
+    let rows = query.query_map([cursor], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))?;
+    let mut jobs = Vec::new();
+    let mut last = cursor;
+    for row in rows {
+        let (n, job) = row?;
+        last = n;
+        jobs.push(job);
+    }
+    Ok((jobs, last))
+}
+
+pub(super) fn state(conn: &Connection, seq: Seq) -> Result<State> {
+    let mut query = conn.prepare_cached("SELECT state FROM job WHERE seq = ?1")?;
+    Ok(query.query_row([seq], |row| word(row, 0))?)
+}

@@ -1,0 +1,255 @@
+//! The state machine on a real file: legal moves, refusals, idempotence, and the order of candidates.
+
+use std::time::Duration;
+
+use super::*;
+use crate::clock::Millis;
+use crate::job::{ContentHash, Entry, JobId, Outcome, State, Submission};
+use crate::status::Progress;
+
+fn entry(id: &str, content: u8) -> Entry {
+    Entry {
+        id: JobId(id.to_owned()),
+        has_own_id: true,
+        content_hash: ContentHash([content; 32]),
+        raw: format!("{{\"id\": \"{id}\", \"title\": \"t{content}\"}}"),
+        title: format!("t{content}"),
+        language: None,
+        priority: 0.0,
+        run_id: None,
+        lane: None,
+        timeout: None,
+        max_retries: None,
+        retry_count: 0,
+        not_before: None,
+        concurrency_key: None,
+        command: None,
+    }
+}
+
+fn wanted(entry: Entry) -> Wanted {
+    Wanted {
+        source: "ideas".to_owned(),
+        rank: 1,
+        lane: "default".to_owned(),
+        handler: None,
+        timeout_ms: None,
+        priority: entry.priority,
+        max_attempts: 2,
+        submission: Submission::Runnable(entry),
+    }
+}
+
+fn claim_of(seq: i64) -> Claim {
+    Claim { seq, slot: 0, holder: HolderId { pid: 1, start_ticks: 1, boot_id: "b".to_owned() } }
+}
+
+fn end(claimed: &Claimed, outcome: Outcome, next: Next) -> FinishedAttempt {
+    FinishedAttempt {
+        seq: claimed.seq,
+        number: claimed.number,
+        outcome,
+        next,
+        pid: Some(7),
+        started_at: Some(Millis(5)),
+        finished_at: Millis(6),
+        exit_code: Some(1),
+        signal: None,
+        error: (outcome != Outcome::Succeeded).then(|| "broke".to_owned()),
+    }
+}
+
+struct Bed {
+    ledger: Ledger,
+    dir: tempfile::TempDir,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { ledger: open(&dir), dir }
+    }
+
+    fn reader(&self) -> Reader {
+        Reader::open(&self.dir.path().join("ledger.db")).unwrap()
+    }
+
+    fn control(&self) -> Control {
+        Control::open(&self.dir.path().join("ledger.db")).unwrap()
+    }
+
+    async fn add(&self, entry: Entry) -> Ingested {
+        self.ledger.ingest(vec![wanted(entry)]).await.unwrap()[0]
+    }
+
+    async fn claim(&self, seq: i64) -> Option<Claimed> {
+        self.ledger.claim(vec![claim_of(seq)]).await.unwrap().remove(0)
+    }
+}
+
+fn open(dir: &tempfile::TempDir) -> Ledger {
+    let part = Progress::default().part("ledger", Duration::from_secs(1));
+    Ledger::open(&dir.path().join("ledger.db"), part).unwrap().0
+}
+
+#[tokio::test]
+async fn a_job_runs_fails_is_retried_and_completes_once() {
+    let bed = Bed::new();
+    let new = bed.add(entry("a", 1)).await;
+    assert_eq!(new.kind, IngestKind::New);
+    assert_eq!(bed.add(entry("a", 1)).await.kind, IngestKind::Known);
+
+    let first = bed.claim(new.seq).await.unwrap();
+    assert!(bed.claim(new.seq).await.is_none(), "a running job cannot be claimed");
+    let failed = end(&first, Outcome::Failed, Next::RetryAt(Millis(0)));
+    assert!(bed.ledger.finish(failed.clone()).await.unwrap());
+    assert!(!bed.ledger.finish(failed).await.unwrap(), "the second report of the same end changes nothing");
+    assert!(bed.claim(new.seq).await.is_none(), "a retrying job waits until it is due");
+    bed.ledger.release_due().await.unwrap();
+
+    let second = bed.claim(new.seq).await.unwrap();
+    assert_eq!((second.number, second.attempts_before), (2, 1));
+    assert_eq!(second.last_error.as_deref(), Some("broke"));
+    assert_eq!(second.output_dir, first.output_dir, "a job keeps its folder");
+    assert!(bed.ledger.finish(end(&second, Outcome::Succeeded, Next::Complete)).await.unwrap());
+
+    let job = bed.reader().job("a").unwrap().unwrap();
+    assert_eq!((job.state, job.attempts, job.error), (State::Completed, 2, None));
+    let outcomes: Vec<_> = bed.reader().attempts(job.seq).unwrap().iter().map(|row| row.outcome).collect();
+    assert_eq!(outcomes, [Some(Outcome::Failed), Some(Outcome::Succeeded)]);
+    assert_eq!(bed.ledger.counts().await.unwrap().of(State::Completed), 1);
+}
+
+#[tokio::test]
+async fn an_interrupted_attempt_is_free() {
+    let bed = Bed::new();
+    let seq = bed.add(entry("a", 1)).await.seq;
+    let claimed = bed.claim(seq).await.unwrap();
+    bed.ledger.finish(end(&claimed, Outcome::Interrupted, Next::Requeue)).await.unwrap();
+    let job = bed.reader().job("a").unwrap().unwrap();
+    assert_eq!((job.state, job.attempts), (State::Queued, 0));
+    assert_eq!(bed.claim(seq).await.unwrap().number, 2);
+}
+
+#[tokio::test]
+async fn an_edit_replaces_a_waiting_job_and_is_refused_once_it_started() {
+    let bed = Bed::new();
+    let seq = bed.add(entry("a", 1)).await.seq;
+    assert_eq!(bed.add(entry("a", 2)).await.kind, IngestKind::Differs { started: false });
+    assert!(bed.ledger.replace(wanted(entry("a", 2))).await.unwrap());
+    assert_eq!(bed.reader().job("a").unwrap().unwrap().title, "t2");
+    bed.claim(seq).await.unwrap();
+    assert_eq!(bed.add(entry("a", 3)).await.kind, IngestKind::Differs { started: true });
+    assert!(!bed.ledger.replace(wanted(entry("a", 3))).await.unwrap());
+    assert_eq!(bed.reader().job("a").unwrap().unwrap().title, "t2");
+}
+
+#[tokio::test]
+async fn a_rejected_entry_that_is_mended_runs() {
+    let bed = Bed::new();
+    let mut bad = wanted(entry("a", 1));
+    bad.submission = Submission::Rejected {
+        id: JobId("a".to_owned()),
+        has_own_id: true,
+        content_hash: ContentHash([1; 32]),
+        raw: "{}".to_owned(),
+        title: String::new(),
+        reason: "no title".to_owned(),
+    };
+    let seq = bed.ledger.ingest(vec![bad]).await.unwrap()[0].seq;
+    assert_eq!(bed.reader().job("a").unwrap().unwrap().state, State::Rejected);
+    assert!(bed.ledger.replace(wanted(entry("a", 2))).await.unwrap());
+    assert!(bed.claim(seq).await.is_some());
+}
+
+#[tokio::test]
+async fn cancel_and_retry_work_from_another_process_connection() {
+    let bed = Bed::new();
+    let waiting = bed.add(entry("waiting", 1)).await.seq;
+    let running = bed.add(entry("running", 2)).await.seq;
+    let claimed = bed.claim(running).await.unwrap();
+    let mut control = bed.control();
+    assert_eq!(control.cancel("waiting").unwrap(), Cancelled::Now);
+    assert_eq!(control.cancel("running").unwrap(), Cancelled::Requested);
+    assert_eq!(control.cancel("nobody").unwrap(), Cancelled::Unknown);
+    assert_eq!(bed.ledger.cancel_requests().await.unwrap(), [running]);
+    // The attempt fails by itself before it could be ended: it is not tried again.
+    bed.ledger.finish(end(&claimed, Outcome::Failed, Next::RetryAt(Millis(0)))).await.unwrap();
+    assert_eq!(bed.reader().job("running").unwrap().unwrap().state, State::Cancelled);
+    assert_eq!(control.cancel("waiting").unwrap(), Cancelled::Over(State::Cancelled));
+    assert_eq!(control.retry("waiting").unwrap(), Retried::Queued);
+    assert!(bed.claim(waiting).await.is_some());
+    let (ended, _) = bed.ledger.ended_since(Some(0)).await.unwrap();
+    assert_eq!(ended, [waiting, running], "the pruner hears of every end, in order");
+}
+
+#[tokio::test]
+async fn a_second_worker_fences_off_the_first() {
+    let bed = Bed::new();
+    let seq = bed.add(entry("a", 1)).await.seq;
+    let _successor = open(&bed.dir);
+    let refused = bed.ledger.claim(vec![claim_of(seq)]).await.unwrap_err();
+    assert!(matches!(refused, LedgerError::Fenced { ours: 1, current: 2 }), "{refused}");
+}
+
+#[tokio::test]
+async fn candidates_come_by_rank_priority_and_age_past_full_lanes_and_keys() {
+    let bed = Bed::new();
+    let mut add = Vec::new();
+    for (id, rank, priority, lane, key) in [
+        ("old", 1, 0.0, "default", None),
+        ("urgent", 1, 20.0, "default", None),
+        ("qa", 0, -10.0, "default", None),
+        ("heavy", 1, 5.0, "heavy", None),
+        ("keyed", 1, 3.0, "default", Some("k")),
+    ] {
+        let mut one = wanted(entry(id, 1));
+        if let Submission::Runnable(entry) = &mut one.submission {
+            entry.concurrency_key = key.map(str::to_owned);
+        }
+        add.push(Wanted { rank, priority, lane: lane.to_owned(), ..one });
+    }
+    bed.ledger.ingest(add).await.unwrap();
+    let ids = async |scope: Scope| -> Vec<i64> {
+        bed.ledger.candidates(scope, 10).await.unwrap().iter().map(|c| c.seq).collect()
+    };
+    assert_eq!(ids(Scope::default()).await, [3, 2, 4, 5, 1]);
+    let scope = Scope { full_lanes: vec!["heavy".to_owned()], full_keys: vec!["k".to_owned()], run_id: None };
+    assert_eq!(ids(scope).await, [3, 2, 1]);
+}
+
+#[tokio::test]
+async fn the_schema_itself_refuses_illegal_moves() {
+    let bed = Bed::new();
+    let seq = bed.add(entry("a", 1)).await.seq;
+    let claimed = bed.claim(seq).await.unwrap();
+    bed.ledger.finish(end(&claimed, Outcome::Succeeded, Next::Complete)).await.unwrap();
+    let conn = rusqlite::Connection::open(bed.dir.path().join("ledger.db")).unwrap();
+    for illegal in [
+        "UPDATE job SET state = 'running', finished_at = NULL",
+        "UPDATE job SET state = 'nonsense'",
+        "DELETE FROM job",
+        "UPDATE attempt SET outcome = 'failed'",
+        "DELETE FROM attempt",
+        "INSERT INTO attempt SELECT job, 1, epoch, slot, holder_pid, holder_start, boot_id, claimed_at, pid,
+             started_at, NULL, exit_code, signal, NULL, error FROM attempt",
+    ] {
+        assert!(conn.execute(illegal, []).is_err(), "{illegal}");
+    }
+}
+
+#[test]
+fn a_missing_a_newer_and_a_damaged_ledger_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    assert!(matches!(Reader::open(&path), Err(LedgerError::Missing(_))));
+    drop(Control::open(&path).unwrap());
+    let conn = rusqlite::Connection::open(&path).unwrap();
+    conn.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
+    drop(conn);
+    assert!(matches!(Reader::open(&path), Err(LedgerError::Newer { .. })));
+    assert!(matches!(Control::open(&path), Err(LedgerError::Newer { .. })));
+    let broken = dir.path().join("broken.db");
+    std::io::Write::write_all(&mut std::fs::File::create(&broken).unwrap(), &[b'x'; 8192]).unwrap();
+    assert!(matches!(Control::open(&broken), Err(LedgerError::Damaged { .. })));
+}

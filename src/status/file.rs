@@ -1,0 +1,222 @@
+//! Writing and reading `worker_status.json`.
+//!
+//! Written by temporary file and rename, so that a reader sees the old file or the new one. A full disk must not make
+//! a live worker look dead: the file is padded to whole pages, and when there is no room for a new one the old one is
+//! overwritten in place, and where even that fails its times are touched. Readers therefore accept trailing blanks.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::PartStatus;
+
+/// Version of the file's schema. Readers accept any, and ignore fields they do not know.
+const SCHEMA: u32 = 1;
+/// The file is padded to a multiple of this, so that it can be rewritten in place.
+const PAGE: usize = 4096;
+/// A larger file is not a status file.
+const MAX_BYTES: u64 = 4 << 20;
+
+/// What the worker is doing as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerState {
+    /// Settling what the last worker left.
+    Starting,
+    /// Taking work.
+    Ready,
+    /// No new work is started; running attempts may end.
+    Draining,
+    /// Ended on purpose.
+    Stopped,
+    /// Never written: what a reader says of a file whose writer is gone or silent.
+    Stale,
+}
+
+/// The contents of `worker_status.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusFile {
+    /// Unix seconds: the oldest stamp of the critical parts.
+    pub timestamp: f64,
+    /// Jobs that wait.
+    pub queue_size: u64,
+    /// Jobs that wait in lanes with a limit of their own.
+    pub slow_queue_size: u64,
+    /// Slots by number.
+    pub workers: BTreeMap<String, SlotStatus>,
+    /// Version of this file's layout.
+    pub schema: u32,
+    /// Version of the program.
+    pub version: String,
+    /// The worker's process.
+    pub pid: i32,
+    /// Its start time in clock ticks since boot.
+    pub start_ticks: u64,
+    /// The boot it lives in.
+    pub boot_id: String,
+    /// Inode of its time namespace: monotonic stamps of another one cannot be compared.
+    pub time_ns: u64,
+    /// Its epoch in the ledger.
+    pub epoch: i64,
+    /// Grows with every write.
+    pub seq: u64,
+    /// `CLOCK_MONOTONIC` milliseconds of the write.
+    pub monotonic: u64,
+    /// See [`WorkerState`].
+    pub state: WorkerState,
+    /// Why it is in this state, where that is not obvious.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Jobs per state.
+    pub counts: BTreeMap<String, u64>,
+    /// Jobs that became terminal per second, over the last 30 s.
+    pub rate_30s: f64,
+    /// Unix seconds of the last start, end or output of an attempt.
+    pub last_progress: f64,
+    /// Every part of the worker.
+    pub progress: BTreeMap<String, PartStatus>,
+}
+
+/// One slot.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SlotStatus {
+    /// `idle` or `working`.
+    pub status: String,
+    /// Title of the job it works on.
+    pub task: Option<String>,
+    /// Id of that job.
+    pub job_id: Option<String>,
+    /// When the attempt started, RFC 3339.
+    pub started_at: Option<String>,
+    /// Language of that job.
+    pub language: Option<String>,
+    /// Title of the job it ended last.
+    pub last_completed: Option<String>,
+    /// The attempt cannot be ended (a process in uninterruptible sleep), so the slot stays taken.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kill_pending: bool,
+}
+
+impl StatusFile {
+    /// The layout this program writes.
+    #[must_use]
+    pub fn schema() -> u32 {
+        SCHEMA
+    }
+
+    /// Reads the file; `None` when there is none or it is empty (as after a power cut).
+    ///
+    /// Never blocks on a FIFO and never follows a link.
+    pub fn read(path: &Path) -> Result<Option<Self>, StatusError> {
+        let fail = |source| StatusError::Read { path: path.to_owned(), source };
+        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+            Ok(file) => file,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(err) => return Err(fail(err)),
+        };
+        let meta = file.metadata().map_err(fail)?;
+        if !meta.is_file() || meta.len() > MAX_BYTES {
+            return Err(StatusError::NotOurs { path: path.to_owned() });
+        }
+        let mut text = String::new();
+        file.take(MAX_BYTES).read_to_string(&mut text).map_err(fail)?;
+        if text.trim().is_empty() {
+            return Ok(None);
+        }
+        let parsed = serde_json::from_str(&text);
+        parsed.map(Some).map_err(|source| StatusError::Parse { path: path.to_owned(), source })
+    }
+}
+
+/// Why a status file tells nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// It cannot be read.
+    #[error("cannot read the status file `{path}`")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Not a regular file, or far too large.
+    #[error("`{path}` is not a status file (not a regular file, or larger than 4 MiB); remove it")]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not JSON, or not of this layout.
+    #[error("cannot understand the status file `{path}`; a worker that starts replaces it")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where it goes wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// Replaces the status file, come what may.
+#[derive(Debug)]
+pub struct StatusWriter {
+    path: PathBuf,
+    temp: PathBuf,
+}
+
+impl StatusWriter {
+    /// A writer of the file at `path`, which keeps its temporary file in `state_folder` on the same file system.
+    #[must_use]
+    pub fn new(path: &Path, state_folder: &Path) -> Self {
+        Self { path: path.to_owned(), temp: state_folder.join("worker_status.json.new") }
+    }
+
+    /// Writes `status`; blocking. Not synced: the heartbeat need not survive a power cut.
+    pub fn write(&self, status: &StatusFile) -> io::Result<()> {
+        let mut bytes = serde_json::to_vec(status)?;
+        bytes.resize((bytes.len() + 1).next_multiple_of(PAGE) - 1, b' ');
+        bytes.push(b'\n');
+        self.replace(&bytes).or_else(|_| self.overwrite(&bytes)).or_else(|_| self.touch())
+    }
+
+    fn replace(&self, bytes: &[u8]) -> io::Result<()> {
+        // A leftover of a killed worker is ours: the state folder is private and the worker lock is held.
+        let _ = std::fs::remove_file(&self.temp);
+        let written = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(&self.temp)
+            .and_then(|mut file| file.write_all(bytes))
+            .and_then(|()| std::fs::rename(&self.temp, &self.path));
+        if written.is_err() {
+            let _ = std::fs::remove_file(&self.temp);
+        }
+        written
+    }
+
+    fn overwrite(&self, bytes: &[u8]) -> io::Result<()> {
+        let file = self.open_existing()?;
+        if file.metadata()?.len() < bytes.len() as u64 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        file.write_all_at(bytes, 0)
+    }
+
+    fn touch(&self) -> io::Result<()> {
+        self.open_existing()?.set_modified(std::time::SystemTime::now())
+    }
+
+    fn open_existing(&self) -> io::Result<File> {
+        OpenOptions::new()
+            .write(true)
+            .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
+            .open(&self.path)
+    }
+}
