@@ -16,6 +16,8 @@ pub mod clock;
 pub mod config;
 pub mod job;
 pub mod ledger;
+pub mod lock;
+pub mod runner;
 pub mod slug;
 pub mod status;
 pub mod workdir;
