@@ -1,1 +1,4 @@
 //! x
+pub mod gate;
+pub mod materialize;
+pub mod slug;
