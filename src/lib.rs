@@ -1,4 +1,28 @@
-//! x
+//! stallproof: a job runner for one machine whose queue is plain JSON files.
+//!
+//! Data flows one way:
+//!
+//! ```text
+//! queue files, drop folder ─► inbox ─► ledger ─► scheduler ─► runner ─► ledger ─► inbox (prune)
+//! ```
+//!
+//! Read the modules in this order: [`job`] is the vocabulary, [`config`] and [`workdir`] say where things are,
+//! [`inbox`] reads what other people write, [`ledger`] is the durable record, [`scheduler`] chooses, [`runner`]
+//! owns every process, [`retry`] decides what a failure leads to, [`worker`] wires them together and [`status`]
+//! tells the outside about it. Only `inbox` touches queue files, only `ledger` opens the database, only `runner`
+//! creates or signals processes; only `worker` knows them all.
+
+pub mod clock;
+pub mod config;
 pub mod gate;
-pub mod materialize;
+pub mod job;
+pub mod ledger;
+pub mod lock;
+pub mod logging;
+pub mod retry;
+pub mod runner;
+pub mod scheduler;
 pub mod slug;
+pub mod status;
+pub mod workdir;
+pub mod worker;

@@ -20,8 +20,20 @@ use crate::workdir::Workdir;
 
 /// Variables that every job may see; `worker.pass_env` adds to them.
 const PASSED_ENV: &[&str] = &[
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LC_NUMERIC",
-    "LC_TIME", "TZ", "TMPDIR",
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LANGUAGE",
+    "LC_ALL",
+    "LC_CTYPE",
+    "LC_MESSAGES",
+    "LC_NUMERIC",
+    "LC_TIME",
+    "TZ",
+    "TMPDIR",
 ];
 /// Where programs are looked for when the worker itself has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -162,8 +174,11 @@ impl Workshop {
             let argv = vec![self.stallproof.clone().into_os_string(), "handle".into(), MATERIALIZE.into()];
             return Ok(Plan { argv, in_attempt_dir: true, timeout_ms: limit(None) });
         }
-        let handler =
-            self.config.handlers.get(name).ok_or_else(|| HandlerError::NoHandler { name: name.to_owned() })?;
+        let handler = self
+            .config
+            .handlers
+            .get(name)
+            .ok_or_else(|| HandlerError::NoHandler { name: name.to_owned() })?;
         let argv = handler.command.iter().map(OsString::from).collect();
         Ok(Plan { argv, in_attempt_dir: false, timeout_ms: limit(handler.timeout) })
     }
@@ -186,7 +201,9 @@ impl Workshop {
     }
 
     fn write_last_error(&self, claimed: &Claimed) -> Result<Option<PathBuf>, HandlerError> {
-        let Some(error) = claimed.last_error.as_deref().filter(|_| claimed.number > 1) else { return Ok(None) };
+        let Some(error) = claimed.last_error.as_deref().filter(|_| claimed.number > 1) else {
+            return Ok(None);
+        };
         let folder = self.workdir.jobs().join(slug::job_key(&claimed.id.0));
         let path = folder.join(LAST_ERROR_NAME);
         let written = std::fs::create_dir_all(&folder).and_then(|()| {
