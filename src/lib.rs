@@ -15,10 +15,12 @@
 pub mod clock;
 pub mod config;
 pub mod gate;
+pub mod inbox;
 pub mod job;
 pub mod ledger;
 pub mod lock;
 pub mod logging;
+pub mod materialize;
 pub mod retry;
 pub mod runner;
 pub mod scheduler;

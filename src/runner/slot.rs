@@ -115,7 +115,8 @@ impl Slot {
             }
             // When the worker closes, the scheduler drops the offer; a job it has already claimed still arrives.
             let Ok(claimed) = claimed.await else { return Ok(()) };
-            match *close.borrow() {
+            let closing = *close.borrow();
+            match closing {
                 Close::No => {}
                 Close::Drain => {
                     self.finish(claimed, Ending::NeverReceived, None).await?;
