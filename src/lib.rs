@@ -20,4 +20,5 @@ pub mod lock;
 pub mod runner;
 pub mod slug;
 pub mod status;
+pub mod terminal;
 pub mod workdir;
