@@ -14,8 +14,10 @@
 
 pub mod clock;
 pub mod config;
+pub mod inbox;
 pub mod job;
 pub mod ledger;
 pub mod slug;
 pub mod status;
+pub mod terminal;
 pub mod workdir;
