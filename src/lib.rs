@@ -14,6 +14,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod inbox;
 pub mod job;
 pub mod ledger;
 pub mod lock;
