@@ -14,10 +14,12 @@
 
 pub mod clock;
 pub mod config;
+pub mod gate;
 pub mod inbox;
 pub mod job;
 pub mod ledger;
 pub mod lock;
+pub mod materialize;
 pub mod runner;
 pub mod slug;
 pub mod status;

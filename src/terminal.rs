@@ -41,7 +41,7 @@ const FORMAT: &[(u32, u32)] = &[
 /// `text` on one line, with every control, line separator and format character shown as `\u{XX}`.
 #[must_use]
 pub fn escape(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(is_unsafe) {
+    if !text.chars().any(is_invisible) {
         return Cow::Borrowed(text);
     }
     let mut safe = String::with_capacity(text.len() + 16);
@@ -54,7 +54,7 @@ pub fn escape(text: &str) -> Cow<'_, str> {
 /// [`escape`] for text of several lines: newlines stay, tabs become spaces up to the next stop.
 #[must_use]
 pub fn escape_lines(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(|c| c != '\n' && is_unsafe(c)) {
+    if !text.chars().any(|c| c != '\n' && is_invisible(c)) {
         return Cow::Borrowed(text);
     }
     let mut safe = String::with_capacity(text.len() + 16);
@@ -112,7 +112,10 @@ pub fn columns() -> Option<usize> {
     terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0))
 }
 
-fn is_unsafe(c: char) -> bool {
+/// Whether a character shows nothing of itself and may change how its neighbours show: C0, DEL, C1, line and
+/// paragraph separators, and every format character.
+#[must_use]
+pub fn is_invisible(c: char) -> bool {
     let code = u32::from(c);
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}')
@@ -120,7 +123,7 @@ fn is_unsafe(c: char) -> bool {
 }
 
 fn push_safe(safe: &mut String, c: char) {
-    if is_unsafe(c) {
+    if is_invisible(c) {
         write!(safe, "\\u{{{:x}}}", u32::from(c)).expect("writing to a string cannot fail");
     } else {
         safe.push(c);
@@ -231,8 +234,8 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_unsafe_ever_passes(text in any::<String>(), columns in 1_usize..40) {
-            prop_assert!(!escape(&text).chars().any(is_unsafe));
-            prop_assert!(!escape_lines(&text).chars().any(|c| c != '\n' && is_unsafe(c)));
+            prop_assert!(!escape(&text).chars().any(is_invisible));
+            prop_assert!(!escape_lines(&text).chars().any(|c| c != '\n' && is_invisible(c)));
             prop_assert!(width(&fit(&escape(&text), columns)) <= columns);
         }
     }
