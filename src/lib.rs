@@ -12,6 +12,7 @@
 //! tells the outside about it. Only `inbox` touches queue files, only `ledger` opens the database, only `runner`
 //! creates or signals processes; only `worker` knows them all.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod gate;
@@ -26,5 +27,6 @@ pub mod runner;
 pub mod scheduler;
 pub mod slug;
 pub mod status;
+pub mod terminal;
 pub mod workdir;
 pub mod worker;

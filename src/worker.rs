@@ -21,8 +21,8 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::inbox::{self, SourceView};
-use crate::ledger::{Counts, Ledger, LedgerError, LiveAttempt};
-use crate::lock::{DirLock, LockError};
+use crate::ledger::{Counts, Ledger, LiveAttempt};
+use crate::lock::DirLock;
 use crate::logging;
 use crate::runner::board::Board;
 use crate::runner::handler::Workshop;
@@ -44,24 +44,9 @@ pub struct Options {
     pub max_loops: Option<u64>,
     /// Number of slots, instead of the configured one.
     pub slots: Option<usize>,
-    /// Told the number of jobs per state while `until_idle` waits.
-    pub counts: Option<watch::Sender<Counts>>,
-}
-
-/// How a worker ended, as the process's exit code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Ended {
-    /// As it was asked.
-    Well = 0,
-    /// It could not do what was asked.
-    Failed = 1,
-    /// Another worker holds the directory.
-    Held = 3,
-    /// A part panicked (EX_SOFTWARE).
-    Panicked = 70,
-    /// The ledger cannot be written (EX_IOERR).
-    Storage = 74,
+    /// Given the number of jobs per state, which goes on changing while a worker waits for its end by itself. Called on
+    /// the runtime, so that it may spawn.
+    pub show: Option<fn(watch::Receiver<Counts>)>,
 }
 
 /// Threads that run async code; there is little of it, the rest waits.
@@ -72,52 +57,32 @@ const BLOCKING_THREADS: usize = 64;
 const PART_LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs a worker in `workdir` until it is stopped or idle.
-#[must_use]
-pub fn run(workdir: Workdir, options: Options) -> Ended {
+///
+/// # Errors
+/// [`LockError::Held`](crate::lock::LockError) when another worker has the directory,
+/// [`LedgerError`](crate::ledger::LedgerError) when the ledger cannot be used, [`PartPanicked`], and whatever else keeps
+/// it from starting. Attempts that are live then go on in their holders.
+pub fn run(workdir: Workdir, options: Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_name("stallproof")
         .enable_all()
         .build()
-        .expect("the system can start a few threads");
+        .context("cannot start the runtime's threads")?;
     let result = runtime.block_on(hold(workdir, options));
     // A thread that hangs in a dead mount must not keep the process; everything that matters is recorded.
     runtime.shutdown_background();
-    match result {
-        Ok(ended) => ended,
-        Err(err) => {
-            let ended = exit_code(&err);
-            eprintln!("error: {err:#}");
-            ended
-        }
-    }
-}
-
-fn exit_code(err: &anyhow::Error) -> Ended {
-    let held = err.chain().any(|cause| {
-        matches!(cause.downcast_ref(), Some(LockError::Held { .. }))
-            || matches!(cause.downcast_ref(), Some(LedgerError::Fenced { .. }))
-    });
-    let storage = err.chain().any(|cause| matches!(cause.downcast_ref(), Some(LedgerError::Storage(_))));
-    if held {
-        Ended::Held
-    } else if storage {
-        Ended::Storage
-    } else if err.downcast_ref::<PartPanicked>().is_some() {
-        Ended::Panicked
-    } else {
-        Ended::Failed
-    }
+    result
 }
 
 /// A part of the worker ended in a way that is a defect of ours.
 #[derive(Debug, thiserror::Error)]
 #[error("a part of the worker panicked: {0}; running jobs go on and the next worker adopts them")]
-struct PartPanicked(String);
+pub struct PartPanicked(String);
 
 /// Takes the directory, then runs.
-async fn hold(workdir: Workdir, options: Options) -> anyhow::Result<Ended> {
+async fn hold(workdir: Workdir, options: Options) -> anyhow::Result<()> {
     let config = Arc::new(Config::load(&workdir)?);
     let place = workdir.clone();
     let lock = tokio::task::spawn_blocking(move || -> anyhow::Result<DirLock> {
@@ -129,7 +94,7 @@ async fn hold(workdir: Workdir, options: Options) -> anyhow::Result<Ended> {
     tracing::info!(dir = %workdir.root().display(), version = env!("CARGO_PKG_VERSION"), "worker starts");
     let result = Worker::start(workdir, config, options).await?.work().await;
     match &result {
-        Ok(_) => tracing::info!("worker ends"),
+        Ok(()) => tracing::info!("worker ends"),
         Err(err) => tracing::error!(error = format!("{err:#}"), "worker fails"),
     }
     drop(guard);
@@ -230,7 +195,7 @@ impl Worker {
     }
 
     /// Works until there is a reason to end, then ends in order.
-    async fn work(mut self) -> anyhow::Result<Ended> {
+    async fn work(mut self) -> anyhow::Result<()> {
         let mut signals = stop::Signals::new()?;
         let idle = idle::wait(idle::Watch {
             options: self.options.clone(),
@@ -247,7 +212,7 @@ impl Worker {
         self.end(why, signals).await
     }
 
-    async fn end(mut self, why: stop::Why, mut signals: stop::Signals) -> anyhow::Result<Ended> {
+    async fn end(mut self, why: stop::Why, mut signals: stop::Signals) -> anyhow::Result<()> {
         tracing::info!(reason = why.as_str(), "worker stops");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         self.heartbeat.show(WorkerState::Draining, Some(why.as_str())).await;
@@ -255,7 +220,7 @@ impl Worker {
         self.close.send_replace(if why == stop::Why::Handover { Close::Handover } else { Close::Drain });
         stop::end_slots(&mut self.slots, &self.board, &self.config.worker, &mut signals).await?;
         self.heartbeat.show(WorkerState::Stopped, Some(why.as_str())).await;
-        Ok(Ended::Well)
+        Ok(())
     }
 }
 

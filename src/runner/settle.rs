@@ -40,7 +40,10 @@ impl From<&HolderId> for ProcessId {
 /// Waits until a process has ended. Returns at once when it is gone.
 pub async fn wait_gone(process: &ProcessId) -> io::Result<()> {
     let Some(pidfd) = process.open_pidfd()? else { return Ok(()) };
-    AsyncFd::with_interest(pidfd, tokio::io::Interest::READABLE)?.readable().await?.retain_ready();
+    // SAFETY: an `OwnedFd` gives the same descriptor each time it is asked and keeps it open until it is dropped, which
+    // the registration does after it has deregistered.
+    let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, tokio::io::Interest::READABLE) }?;
+    pidfd.readable().await?.retain_ready();
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::Options;
 use crate::inbox::SourceView;
-use crate::ledger::Ledger;
+use crate::ledger::{Counts, Ledger};
 use crate::runner::board::Board;
 
 /// Between two looks at the ledger's counts.
@@ -31,11 +31,16 @@ pub(super) async fn wait(watch: Watch) {
     if !asked {
         return std::future::pending().await;
     }
+    let shown = watch.options.show.map(|show| {
+        let (sender, receiver) = watch::channel(Counts::default());
+        show(receiver);
+        sender
+    });
     let mut quiet_since: Option<Vec<u64>> = None;
     let mut idle_looks = 0;
     loop {
         tokio::time::sleep(LOOK).await;
-        if !watch.is_quiet().await {
+        if !watch.is_quiet(shown.as_ref()).await {
             quiet_since = None;
             continue;
         }
@@ -53,10 +58,10 @@ pub(super) async fn wait(watch: Watch) {
 }
 
 impl Watch {
-    async fn is_quiet(&self) -> bool {
+    async fn is_quiet(&self, shown: Option<&watch::Sender<Counts>>) -> bool {
         // The ledger answers or the worker ends with its error; here it is enough that this is not quiet.
         let Ok(open) = self.ledger.open_jobs(self.options.run.clone()).await else { return false };
-        if let Some(counts) = &self.options.counts
+        if let Some(counts) = shown
             && let Ok(now) = self.ledger.counts().await
         {
             counts.send_replace(now);

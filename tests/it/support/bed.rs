@@ -191,7 +191,8 @@ impl Bed {
     /// Every process whose environment names a file of this bed: attempts and what they left.
     pub fn processes(&self) -> Vec<i32> {
         let mark = format!("STALLPROOF_OUTPUT_DIR={}/", self.path().display());
-        let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let pids =
+            fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         pids.filter(|pid: &i32| {
             let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             environ.split(|&byte| byte == 0).any(|variable| variable.starts_with(mark.as_bytes()))
