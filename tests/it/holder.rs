@@ -158,9 +158,9 @@ fn nothing_but_the_three_streams_is_inherited() {
     let inheritable = nix::unistd::dup(&file).unwrap();
     assert!(inheritable.as_raw_fd() > 2);
     let mut holder = HolderClient::start();
-    let request = holder.shell("ls -l /proc/$$/fd | grep -c -e '->'; ls -l /proc/$$/fd >&2");
-    let done = holder.run(&request);
-    assert_eq!(done.stdout(), "3\n", "{}", done.stderr());
+    let request = holder.request("/bin/ls", &["/proc/self/fd"]);
+    // The fourth is the folder that is being listed.
+    assert_eq!(holder.run(&request).stdout(), "0\n1\n2\n3\n");
     assert!(!holder.open_descriptors().contains(&canary));
 }
 
@@ -180,22 +180,24 @@ fn a_timeout_ends_the_command_by_sigterm() {
 fn a_command_that_ignores_sigterm_is_killed_after_the_grace() {
     let mut holder = HolderClient::start();
     let mut request = holder.shell("trap '' TERM; touch ready; while :; do sleep 0.05; done");
-    request.timeout_ms = Some(300);
     request.grace_ms = 300;
+    begin_and_wait(&mut holder, &request);
     let before = Instant::now();
-    let done = holder.run(&request);
-    assert_eq!((done.record.reason, done.record.signal), (Reason::TimedOut, Some(libc::SIGKILL)));
-    assert!(before.elapsed() >= Duration::from_millis(600), "no grace was given");
+    holder.signal(Signal::SIGTERM);
+    let done = holder.finish(&request);
+    assert_eq!((done.record.reason, done.record.signal), (Reason::Stopped, Some(libc::SIGKILL)));
+    assert!(before.elapsed() >= Duration::from_millis(300), "no grace was given");
     assert!(holder.tree().is_empty());
 }
 
 #[test]
 fn a_command_that_leaves_on_sigterm_keeps_its_exit_code() {
     let mut holder = HolderClient::start();
-    let mut request = holder.shell("trap 'echo bye; exit 7' TERM; touch ready; while :; do sleep 0.05; done");
-    request.timeout_ms = Some(500);
-    let done = holder.run(&request);
-    assert_eq!((done.record.reason, done.record.exit_code), (Reason::TimedOut, Some(7)));
+    let request = holder.shell("trap 'echo bye; exit 7' TERM; touch ready; while :; do sleep 0.05; done");
+    begin_and_wait(&mut holder, &request);
+    holder.signal(Signal::SIGTERM);
+    let done = holder.finish(&request);
+    assert_eq!((done.record.reason, done.record.exit_code), (Reason::Stopped, Some(7)));
     assert_eq!(done.stdout(), "bye\n");
 }
 
@@ -203,10 +205,12 @@ fn a_command_that_leaves_on_sigterm_keeps_its_exit_code() {
 fn a_stopped_command_is_ended_all_the_same() {
     let mut holder = HolderClient::start();
     let mut request = holder.shell("kill -STOP $$");
-    request.timeout_ms = Some(100);
     request.grace_ms = 100;
-    let done = holder.run(&request);
-    assert_eq!((done.record.reason, done.record.signal), (Reason::TimedOut, Some(libc::SIGKILL)));
+    let leader = holder.begin(&request);
+    wait_until("the command to stop", || leader.state().unwrap() == Some('T'));
+    holder.signal(Signal::SIGTERM);
+    let done = holder.finish(&request);
+    assert_eq!((done.record.reason, done.record.signal), (Reason::Stopped, Some(libc::SIGKILL)));
 }
 
 #[test]
