@@ -24,6 +24,8 @@ use crate::scheduler::{FreeSlot, Load, SlotEvent};
 
 /// An attempt's process is noted in the ledger when it has run for this long; shorter ones are noted at their end.
 const NOTE_AFTER: Duration = Duration::from_millis(100);
+/// Before an adopted attempt is told to stop, and between two tellings.
+const STOP_PAUSE: Duration = Duration::from_millis(20);
 /// Between two tries to start a holder.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
@@ -191,12 +193,17 @@ impl Slot {
             return None;
         }
         let mut note = None;
+        let mut has_begun = false;
         let mut noted_at = std::pin::pin!(tokio::time::sleep(NOTE_AFTER));
         loop {
             tokio::select! {
                 report = link.next() => match report {
                     Ok(Some(Report::Started { tag, pid, started_at_ms })) if tag == request.tag => {
                         note = Some((pid, Millis(started_at_ms.cast_signed())));
+                        has_begun = true;
+                        if asked_to_stop.is_some() {
+                            link.stop_attempt();
+                        }
                     }
                     Ok(Some(Report::Exited { tag, record })) if tag == request.tag => {
                         return Some(Left::Over(Ending::Recorded(record)));
@@ -216,7 +223,10 @@ impl Slot {
                 }
                 Some(reason) = stops.recv() => {
                     asked_to_stop.get_or_insert(reason);
-                    link.stop_attempt();
+                    // A holder that has nothing in hand ignores the signal, so it must not come too early.
+                    if has_begun {
+                        link.stop_attempt();
+                    }
                 }
                 _ = close.changed() => {
                     if *close.borrow() == Close::Handover {
@@ -237,11 +247,8 @@ impl Slot {
         let _ = self.shared.events.send(SlotEvent::Adopted(load));
         let remains = self.remains(&claimed, ProcessId::from(&holder));
         tracing::info!(slot = self.index, job_id = %claimed.id, holder = holder.pid, "adopted a running attempt");
-        let mut asked_to_stop = None;
-        if cancel_requested {
-            asked_to_stop = Some(StopReason::Cancelled);
-            stop_attempt(&remains.holder);
-        }
+        let mut asked_to_stop = cancel_requested.then_some(StopReason::Cancelled);
+        let mut signals_due = u32::from(cancel_requested);
         loop {
             tokio::select! {
                 gone = settle::wait_gone(&remains.holder) => {
@@ -250,7 +257,14 @@ impl Slot {
                 }
                 Some(reason) = stops.recv() => {
                     asked_to_stop.get_or_insert(reason);
-                    stop_attempt(&remains.holder);
+                    signals_due += 1;
+                }
+                () = tokio::time::sleep(STOP_PAUSE), if signals_due > 0 => {
+                    // The attempt's folder is the holder's first act: before it, the signal would be ignored.
+                    if tokio::fs::try_exists(&remains.attempt_dir).await.unwrap_or(false) {
+                        signals_due -= 1;
+                        stop_attempt(&remains.holder);
+                    }
                 }
                 _ = close.changed() => {
                     if *close.borrow() == Close::Handover {
