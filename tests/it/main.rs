@@ -1,2 +1,3 @@
-#[test]
-fn t() {}
+//! Black-box tests, one module per topic.
+
+mod cli;
