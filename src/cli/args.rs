@@ -12,7 +12,7 @@ use super::context::Context;
 use super::output::Out;
 use super::{
     add, cancel, check, completions, demo, failure, handle, init, list, log, man, retry, show, status, stop,
-    worker,
+    wait, worker,
 };
 
 /// What was asked is done.
@@ -21,6 +21,10 @@ pub(super) const DONE: u8 = 0;
 pub(super) const FAILED: u8 = 1;
 /// Another worker holds the directory.
 pub(super) const HELD: u8 = 3;
+/// A part of the worker panicked (EX_SOFTWARE).
+pub(super) const PANICKED: u8 = 70;
+/// The ledger cannot be written (EX_IOERR).
+pub(super) const STORAGE: u8 = 74;
 
 /// Runs jobs from plain JSON queue files, and neither hangs silently nor loses work.
 #[derive(Debug, Parser)]
@@ -51,6 +55,8 @@ enum Command {
     Log(log::Args),
     /// Tell what the worker is doing
     Status(status::Args),
+    /// Wait until jobs are over
+    Wait(wait::Args),
     /// Cancel jobs that wait or run
     Cancel(cancel::Args),
     /// Queue failed or cancelled jobs again
@@ -112,6 +118,7 @@ fn run(command: &Command, context: &Context, out: &mut Out) -> anyhow::Result<u8
         Command::Show(args) => show::run(args, context, out),
         Command::Log(args) => log::run(args, context, out),
         Command::Status(args) => status::run(args, context, out),
+        Command::Wait(args) => wait::run(args, context, out),
         Command::Cancel(args) => cancel::run(args, context, out),
         Command::Retry(args) => retry::run(args, context, out),
         Command::Drain(args) => stop::drain(args, context, out),

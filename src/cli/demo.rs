@@ -52,13 +52,13 @@ pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Resu
     let ledger = workdir.ledger();
     let outputs = workdir.outputs();
     let options = Options { until_idle: true, ..Options::default() };
-    let code = worker::run(workdir, options)?;
-    if !context.json && code == DONE {
+    worker::run(workdir, options)?;
+    if !context.json {
         list::print_all(&Reader::open(&ledger)?, out)?;
         writeln!(out, "what they became stands in {}", escape(&outputs.to_string_lossy()))?;
         writeln!(out, "`stallproof --dir {} show ID` tells why one failed", escape(&dir))?;
     }
-    Ok(code)
+    Ok(DONE)
 }
 
 /// The named directory, or a new one for temporary files, with the samples in it.

@@ -4,12 +4,13 @@ use std::io::Write as _;
 
 use serde::Serialize;
 
-use super::args::{FAILED, HELD};
+use super::args::{FAILED, HELD, PANICKED, STORAGE};
 use crate::config::ConfigError;
 use crate::ledger::LedgerError;
 use crate::lock::LockError;
 use crate::terminal::{Colour, Style, escape_lines};
 use crate::workdir::WorkdirError;
+use crate::worker::PartPanicked;
 
 /// A refusal of a command itself, with advice.
 #[derive(Debug, thiserror::Error)]
@@ -66,9 +67,16 @@ fn render(told: &Told, style: Style) -> String {
     text
 }
 
-/// 3 when another worker holds the directory, else 1.
+/// 3 when another worker holds the directory, 70 after a panic, 74 when the ledger cannot be written, else 1.
 pub(super) fn exit_code(err: &anyhow::Error) -> u8 {
-    if matches!(find(err), Some(LockError::Held { .. })) { HELD } else { FAILED }
+    if find::<PartPanicked>(err).is_some() {
+        return PANICKED;
+    }
+    match (find(err), find(err)) {
+        (Some(LockError::Held { .. }), _) | (_, Some(LedgerError::Fenced { .. })) => HELD,
+        (_, Some(LedgerError::Storage(_))) => STORAGE,
+        _ => FAILED,
+    }
 }
 
 fn hint(err: &anyhow::Error) -> Option<String> {

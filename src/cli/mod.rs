@@ -26,6 +26,7 @@ mod retry;
 mod show;
 mod status;
 mod stop;
+mod wait;
 mod when;
 mod worker;
 

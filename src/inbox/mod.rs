@@ -9,3 +9,5 @@ pub mod canonical;
 mod fields;
 pub mod open;
 pub mod parse;
+mod start;
+pub use start::{Context, SourceView, spawn};

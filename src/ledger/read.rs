@@ -281,6 +281,16 @@ pub(super) fn open_jobs(conn: &Connection, run_id: Option<&str>) -> Result<u64> 
     Ok(n.cast_unsigned())
 }
 
+pub(super) fn ready_in(conn: &Connection, lanes: &[String]) -> Result<u64> {
+    let mut query = conn
+        .prepare_cached("SELECT count(*) FROM job WHERE lane = ?1 AND state = 'queued' AND due_at IS NULL")?;
+    let mut ready = 0;
+    for lane in lanes {
+        ready += query.query_row([lane], |row| row.get::<_, i64>(0))?.cast_unsigned();
+    }
+    Ok(ready)
+}
+
 pub(super) fn ended_since(conn: &Connection, cursor: Option<i64>) -> Result<(Vec<Seq>, i64)> {
     let Some(cursor) = cursor else {
         let last = conn.query_row("SELECT coalesce(max(n), 0) FROM ended", [], |row| row.get(0))?;

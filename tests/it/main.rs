@@ -1,3 +1,8 @@
-//! Black-box tests, one module per topic.
+//! Black-box tests, one module per topic; `support` is the harness.
+
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is how a broken assumption is reported")]
 
 mod cli;
+mod holder;
+
+mod support;

@@ -20,7 +20,8 @@ const ROUND: Duration = Duration::from_millis(50);
 /// The pause before an empty scan is confirmed by a second one.
 const CONFIRM_AFTER: Duration = Duration::from_millis(5);
 
-/// All living and zombie processes below `pid`, by parent links, without `pid` itself.
+/// All living and zombie processes below `pid`, by parent links, without `pid` itself. A parent comes before
+/// its children.
 ///
 /// # Errors
 /// When `/proc` cannot be read.
@@ -101,7 +102,7 @@ pub fn end_all(
         for process in &living {
             if let Some(descriptor) = process.open_pidfd()? {
                 // Refused (another user's process): it stays in the answer, which is all that can be done.
-                let _ = super::pidfd::send_signal(&descriptor, Signal::SIGKILL);
+                let _ = super::syscalls::send_signal(&descriptor, Signal::SIGKILL);
                 killed.push(descriptor);
             }
         }

@@ -446,6 +446,7 @@ fn help_names_every_command() {
       show         Show everything about one job
       log          Print what an attempt of a job wrote
       status       Tell what the worker is doing
+      wait         Wait until jobs are over
       cancel       Cancel jobs that wait or run
       retry        Queue failed or cancelled jobs again
       drain        Stop the worker: no new work, then running attempts get their grace

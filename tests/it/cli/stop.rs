@@ -96,3 +96,13 @@ fn a_process_that_only_has_the_pid_is_left_alone() {
     assert!(ran.err.contains("cannot be identified"), "{}", ran.err);
     assert!(stand.child.try_wait().unwrap().is_none(), "it survives");
 }
+
+#[test]
+fn a_second_worker_is_refused_with_an_exit_code_of_its_own() {
+    let bed = Bed::new();
+    let stand = Stand::start();
+    let _lock = hold(&bed, &stand.id);
+    let ran = bed.run(&["worker", "--until-idle"]);
+    assert_eq!(ran.code, Some(3), "{}", ran.err);
+    assert!(ran.err.contains(&format!("pid {}", stand.id.pid)) && ran.err.contains("drain"), "{}", ran.err);
+}
