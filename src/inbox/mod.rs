@@ -9,3 +9,6 @@ pub mod canonical;
 mod fields;
 pub mod open;
 pub mod parse;
+pub mod policy;
+pub mod poller;
+pub mod source;
