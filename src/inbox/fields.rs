@@ -166,7 +166,8 @@ pub(super) fn not_before(fields: &Fields, now: impl FnOnce() -> Millis) -> Read<
     match time {
         Some(time) => Ok(Some(time)),
         None => {
-            let expected = "Unix seconds, a time such as \"2030-01-31T08:00:00Z\", or a delay such as \"10m\"";
+            let expected =
+                "Unix seconds, a time such as \"2030-01-31T08:00:00Z\", or a delay such as \"10m\"";
             Err(Flaw::new("not_before", expected, found))
         }
     }
@@ -174,7 +175,7 @@ pub(super) fn not_before(fields: &Fields, now: impl FnOnce() -> Millis) -> Read<
 
 #[expect(clippy::cast_possible_truncation, reason = "the range was checked")]
 fn unix_seconds(seconds: f64) -> Option<Millis> {
-    (0.0..=MAX_UNIX_SECONDS).contains(&seconds).then(|| Millis((seconds * 1000.0) as i64))
+    (0.0..=MAX_UNIX_SECONDS).contains(&seconds).then_some(Millis((seconds * 1000.0) as i64))
 }
 
 /// `command`, if there is one; whether it may run is the caller's question.
@@ -246,7 +247,10 @@ mod tests {
             assert_eq!(priority(&fields(json!({"priority": value}))), Ok(Some(wanted)));
         }
         let flaw = priority(&fields(json!({"priority": "asap"}))).unwrap_err().to_string();
-        assert!(flaw.contains("`priority`") && flaw.contains("urgent") && flaw.contains("\"asap\""), "{flaw}");
+        assert!(
+            flaw.contains("`priority`") && flaw.contains("urgent") && flaw.contains("\"asap\""),
+            "{flaw}"
+        );
     }
 
     #[test]
@@ -282,14 +286,17 @@ mod tests {
         let read = |value: Value| command(&fields(json!({"command": value})));
         assert_eq!(read(json!(["echo", ""])), Ok(Some(vec!["echo".to_owned(), String::new()])));
         let long = "x".repeat(MAX_ARGUMENT + 1);
-        for bad in [json!("echo"), json!([]), json!([""]), json!(["a", 1]), json!(["a", "b\0"]), json!([long])] {
+        for bad in
+            [json!("echo"), json!([]), json!([""]), json!(["a", 1]), json!(["a", "b\0"]), json!([long])]
+        {
             assert!(read(bad).is_err());
         }
     }
 
     #[test]
     fn what_was_found_is_cut_and_cannot_act_on_a_terminal() {
-        let flaw = text(&fields(json!({"code": ["\u{202e}\u{1b}]0;x", "y".repeat(500)]})), "code").unwrap_err();
+        let flaw =
+            text(&fields(json!({"code": ["\u{202e}\u{1b}]0;x", "y".repeat(500)]})), "code").unwrap_err();
         assert!(flaw.found.ends_with('…') && flaw.found.chars().count() < 130, "{}", flaw.found);
         assert!(!flaw.found.chars().any(terminal::is_invisible));
     }

@@ -126,7 +126,9 @@ impl<'a> Draft<'a> {
             (None, Some(command)) => command.join(" "),
             (None, None) => {
                 let found = fields.get("title").map_or_else(|| "neither".to_owned(), fields::shown);
-                return Err(format!("`title`: expected a title that can be read, or a `command`, found {found}"));
+                return Err(format!(
+                    "`title`: expected a title that can be read, or a `command`, found {found}"
+                ));
             }
         };
         fields::no_dependency(fields).map_err(say)?;

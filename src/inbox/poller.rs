@@ -111,7 +111,11 @@ impl Shell {
     fn stalled(&self, stall: &Stall) {
         let reason = format!("stalled since {} in {}", stall.since, stall.step);
         if stall.is_new {
-            tracing::warn!(source = self.name, step = stall.step, "source is stalled; everything else goes on");
+            tracing::warn!(
+                source = self.name,
+                step = stall.step,
+                "source is stalled; everything else goes on"
+            );
             self.view.send_modify(|view| {
                 view.settled = false;
                 view.note = Some(reason.clone());

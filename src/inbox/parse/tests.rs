@@ -175,7 +175,8 @@ fn rules_fill_in_what_the_entry_leaves_open() {
     let ruled = wanted(parse(r#"{"title":"t","language":"Rust"}"#), "ideas", &config);
     assert_eq!((ruled.lane.as_str(), ruled.timeout_ms, ruled.priority), ("heavy", Some(7_200_000), 5.0));
     assert_eq!(ruled.max_attempts, 1);
-    let own = json!({"title": "t", "language": "rust", "lane": "x", "timeout": 1, "priority": 0, "max_retries": 1});
+    let own =
+        json!({"title": "t", "language": "rust", "lane": "x", "timeout": 1, "priority": 0, "max_retries": 1});
     let own = wanted(parse(&own.to_string()), "ideas", &config);
     assert_eq!(
         (own.lane.as_str(), own.timeout_ms, own.priority, own.max_attempts),

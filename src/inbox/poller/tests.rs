@@ -69,7 +69,9 @@ async fn a_round_is_published_and_counted() {
     bed.script.send(Ok(Round { settled: true, degraded: Some("broken".to_owned()), note: None })).unwrap();
     bed.view.wait_for(|view| view.settled && view.name == "ideas").await.unwrap();
     bed.until("the reason", |part| part.degraded.as_deref() == Some("broken") && part.counter == 1).await;
-    bed.script.send(Ok(Round { settled: false, degraded: None, note: Some("half-written".to_owned()) })).unwrap();
+    bed.script
+        .send(Ok(Round { settled: false, degraded: None, note: Some("half-written".to_owned()) }))
+        .unwrap();
     bed.view.wait_for(|view| !view.settled && view.note.as_deref() == Some("half-written")).await.unwrap();
     bed.until("recovery", |part| part.degraded.is_none()).await;
     bed.stop.send(true).unwrap();
