@@ -32,6 +32,9 @@ const RACY: Duration = Duration::from_millis(2500);
 const AT_REST: Duration = Duration::from_millis(250);
 /// So long a file may be half-written.
 const DAMAGED_AFTER: Duration = Duration::from_secs(5);
+/// A look that took longer than this is followed by a few times as long without one, however often the file changes.
+const QUICK_LOOK: Duration = Duration::from_millis(20);
+const PACE: u32 = 4;
 /// Delays between two looks at a file that is not whole.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
@@ -51,6 +54,8 @@ pub struct ArraySource {
     notices: Vec<Notice>,
     face: Face,
     next_look: Instant,
+    earliest_look: Instant,
+    is_behind: bool,
     delay: Duration,
     state: FileState,
     damaged_after: Duration,
@@ -113,6 +118,8 @@ impl ArraySource {
             notices: Vec::new(),
             face: Face { print: None, since: now },
             next_look: now,
+            earliest_look: now,
+            is_behind: false,
             delay: RETRY.0,
             state: FileState::Unread,
             damaged_after: DAMAGED_AFTER,
@@ -144,6 +151,7 @@ impl ArraySource {
     /// Whether the file must be read now.
     fn look_is_due(&mut self, now: Instant) -> bool {
         self.doing.step("stat");
+        self.is_behind = false;
         let print = match std::fs::symlink_metadata(&self.path) {
             Ok(meta) => Some(Fingerprint::of(&meta)),
             Err(err) if err.kind() == io::ErrorKind::NotFound => None,
@@ -152,6 +160,10 @@ impl ArraySource {
         };
         if print == self.face.print && self.state != FileState::Unread {
             return now >= self.next_look;
+        }
+        if now < self.earliest_look {
+            self.is_behind = true;
+            return false;
         }
         // What we exchanged ourselves disturbs nobody.
         if print.is_none() || print != self.tidy.own_print() {
@@ -181,6 +193,8 @@ impl ArraySource {
             Sight::Whole(content) => self.accept(now, content)?,
             Sight::Damaged(content, err) => self.doubt(now, content, &err)?,
         }
+        let cost = now.elapsed();
+        self.earliest_look = now + cost + if cost > QUICK_LOOK { PACE * cost } else { Duration::ZERO };
         Ok(())
     }
 
@@ -287,7 +301,7 @@ impl ArraySource {
         if degraded.is_none() && !self.notices.is_empty() {
             degraded = Some(summary(&self.notices));
         }
-        Round { settled, note, degraded }
+        Round { settled: settled && !self.is_behind, note, degraded }
     }
 
     /// A writer that never ends is as bad for its entries as a damaged file.

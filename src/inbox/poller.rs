@@ -98,10 +98,10 @@ impl Shell {
         }
         self.part.phase(round.note.clone().unwrap_or_else(|| "polling".to_owned()));
         self.part.round_done();
-        let view = SourceView { name: self.name.clone(), settled: round.settled, note: round.note };
-        self.view.send_if_modified(|old| {
-            let changed = *old != view;
-            *old = view;
+        self.view.send_if_modified(|view| {
+            let changed = (view.settled, &view.note) != (round.settled, &round.note);
+            (view.settled, view.note) = (round.settled, round.note);
+            view.rounds += 1;
             changed
         });
         Ok(source)

@@ -40,6 +40,9 @@ pub struct SourceView {
     pub settled: bool,
     /// See [`Round::note`].
     pub note: Option<String>,
+    /// Rounds completed. A round that began after some event has ended for sure when this has grown by two; it alone
+    /// growing wakes nobody who waits for a change.
+    pub rounds: u64,
 }
 
 /// The step a source is in, and a count that moves with every step.

@@ -42,9 +42,9 @@ pub struct Context {
 /// Starts a poller per source on `tasks`; each ends when `stop` becomes true, or with an error that must end the
 /// worker. Returns a view of each source. Must be called within a runtime.
 pub fn spawn(
-    ctx: &Context,
+    ctx: Context,
     tasks: &mut JoinSet<anyhow::Result<()>>,
-    stop: &watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) -> Vec<watch::Receiver<SourceView>> {
     let mut views = Vec::new();
     for (name, source) in &ctx.config.sources {
@@ -130,7 +130,7 @@ mod tests {
         bed.runtime.block_on(async {
             let mut tasks = JoinSet::new();
             let (stop, stop_rx) = watch::channel(false);
-            for mut view in spawn(&ctx, &mut tasks, &stop_rx) {
+            for mut view in spawn(ctx, &mut tasks, stop_rx) {
                 let settled = view.wait_for(|view| view.settled);
                 tokio::time::timeout(Duration::from_secs(20), settled).await.unwrap().unwrap();
             }

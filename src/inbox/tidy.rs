@@ -94,6 +94,13 @@ impl Tidy {
         self.delay = RETRY.0;
     }
 
+    /// Prunes although somebody has just written, to meet them in the act.
+    #[cfg(test)]
+    pub(super) fn be_hasty(&mut self) {
+        self.disturbed = None;
+        self.last_prune = None;
+    }
+
     /// Whether what could be pruned stays in the file for a reason that waiting here does not mend.
     #[must_use]
     pub fn is_refused(&self) -> bool {

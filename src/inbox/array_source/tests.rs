@@ -195,9 +195,8 @@ fn shapes_that_are_no_array_are_reported_and_an_empty_file_is_none() {
     let mut source = source(&bed);
     for (text, what) in [("{}", "an object"), ("null", "null"), ("\"x\"", "a string")] {
         bed.put(FILE, text);
-        let round = poll_until(&mut source, what, |round| round.degraded.is_some());
-        assert!(round.degraded.unwrap().contains(what));
-        assert!(round.settled, "nothing to wait for");
+        let is_named = |round: &Round| round.degraded.as_ref().is_some_and(|reason| reason.contains(what));
+        poll_until(&mut source, what, |round| round.settled && is_named(round));
     }
     bed.put(FILE, " \n");
     poll_until(&mut source, "peace with an empty file", |round| round.settled && round.degraded.is_none());
@@ -208,11 +207,13 @@ fn what_is_no_file_is_reported_at_once_and_seen_when_it_is_back() {
     let bed = TestBed::new();
     let mut source = source(&bed);
     nix::unistd::mkfifo(&bed.path(FILE), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
-    let round = source.round().unwrap();
-    assert!(round.degraded.unwrap().contains("FIFO"));
+    let names = |what: &'static str| {
+        move |round: &Round| round.degraded.as_ref().is_some_and(|reason| reason.contains(what))
+    };
+    poll_until(&mut source, "the FIFO's report", names("FIFO"));
     std::fs::remove_file(bed.path(FILE)).unwrap();
     std::fs::create_dir(bed.path(FILE)).unwrap();
-    assert!(source.round().unwrap().degraded.unwrap().contains("directory"));
+    poll_until(&mut source, "the directory's report", names("directory"));
     std::fs::remove_dir(bed.path(FILE)).unwrap();
     bed.put(FILE, array(&["a"]));
     settled(&mut source);
@@ -262,4 +263,68 @@ fn thousands_of_entries_are_recorded_in_batches_and_an_idle_round_reads_nothing(
         assert!(source.round().unwrap().settled);
     }
     assert!(source.next_look == look || source.next_look > look + RACY, "only the racy window is read again");
+}
+
+/// One writer of each kind adds entries while others end and are pruned; nothing is lost, nothing runs twice.
+#[test]
+fn writers_of_every_kind_lose_nothing_beside_the_pruner() {
+    const EACH: usize = 60;
+    let bed = TestBed::new();
+    bed.put(FILE, "[]");
+    let mut source = source(&bed);
+    settled(&mut source);
+    // The writers do not lose each other's entries, so that every loss would be ours.
+    let (among_writers, path) = (std::sync::Mutex::new(()), bed.path(FILE));
+    let temp = bed.path("another.tmp");
+    let append = |text: &str, id: &str| {
+        let body = text.trim_end().strip_suffix(']').expect("the file is always an array").trim_end();
+        let comma = if body.ends_with('[') { "" } else { "," };
+        format!("{body}{comma}\n  {}\n]\n", entry(id))
+    };
+    std::thread::scope(|scope| {
+        let by_rename = scope.spawn(|| {
+            for n in 0..EACH {
+                let _turn = among_writers.lock().unwrap();
+                let text = append(&std::fs::read_to_string(&path).unwrap(), &format!("rename-{n}"));
+                File::create(&temp).unwrap().write_all(text.as_bytes()).unwrap();
+                std::fs::rename(&temp, &path).unwrap();
+            }
+        });
+        let in_place = scope.spawn(|| {
+            for n in 0..EACH {
+                let _turn = among_writers.lock().unwrap();
+                let mut file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+                let text = append(&io::read_to_string(&file).unwrap(), &format!("place-{n}"));
+                std::thread::yield_now();
+                file.set_len(0).unwrap();
+                io::Seek::rewind(&mut file).unwrap();
+                file.write_all(text.as_bytes()).unwrap();
+            }
+        });
+        let mut done = 0;
+        while !(by_rename.is_finished() && in_place.is_finished()) {
+            source.round().unwrap();
+            source.tidy.be_hasty();
+            // Every second job ends while the writers write.
+            for job in
+                bed.jobs().into_iter().skip(done).step_by(2).filter(|job| !job.state.is_terminal()).take(3)
+            {
+                bed.complete(&job.id.0);
+            }
+            done = bed.jobs().iter().take_while(|job| job.state.is_terminal()).count();
+        }
+    });
+    let open = |bed: &TestBed| -> Vec<String> {
+        bed.jobs().into_iter().filter(|job| !job.state.is_terminal()).map(|job| job.id.0).collect()
+    };
+    poll_until(&mut source, "every entry, and none that is over", |round| {
+        let in_file: Vec<serde_json::Value> = serde_json::from_str(&bed.read(FILE)).unwrap();
+        let mut in_file: Vec<_> =
+            in_file.iter().map(|entry| entry["id"].as_str().unwrap().to_owned()).collect();
+        let mut open = open(&bed);
+        in_file.sort();
+        open.sort();
+        round.settled && bed.jobs().len() == 2 * EACH && in_file == open
+    });
+    assert_eq!(bed.workdir.quarantine().read_dir().unwrap().count(), 0);
 }
