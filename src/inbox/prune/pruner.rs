@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -55,8 +56,13 @@ pub struct Pruner {
     support: Option<Support>,
     limbo: Limbo,
     watch: Watch,
+    /// The two calls that tests put something between.
     pub(super) probe: Probe,
+    pub(super) exchange: Exchange,
 }
+
+/// Exchanges two files in one step.
+pub(super) type Exchange = fn(&Path, &Path) -> Result<(), Errno>;
 
 /// When to see whether watched entries are in the file.
 #[derive(Debug)]
@@ -86,7 +92,14 @@ impl Pruner {
     #[must_use]
     pub fn new(site: Site) -> Self {
         let watch = Watch { due: Some(Instant::now()), pause: WATCH_PAUSE.0, complete: None };
-        Self { site, support: None, limbo: Limbo::default(), watch, probe: open::writers }
+        Self {
+            site,
+            support: None,
+            limbo: Limbo::default(),
+            watch,
+            probe: open::writers,
+            exchange: site::exchange,
+        }
     }
 
     /// Tries out what the file system allows, with two files of our own.
@@ -214,7 +227,7 @@ impl Pruner {
         replacement: Replacement,
         judge: &mut dyn Judge,
     ) -> Result<u64, Refused> {
-        if let Err(errno) = site::exchange(&replacement.path, &self.site.file) {
+        if let Err(errno) = (self.exchange)(&replacement.path, &self.site.file) {
             replacement.discard();
             return Err(self.not_exchanged(errno));
         }
@@ -229,7 +242,7 @@ impl Pruner {
         };
         let mut known = None;
         if refused.is_some() {
-            site::exchange(&path, &self.site.file).map_err(|errno| self.not_exchanged(errno))?;
+            (self.exchange)(&path, &self.site.file).map_err(|errno| self.not_exchanged(errno))?;
         } else {
             let print = displaced.ok().map(|meta| Fingerprint::of(&meta));
             known = print.filter(|print| same_content(print, &opened.print));

@@ -1,12 +1,15 @@
 //! The pruner against one file and one writer at a time; the storm of writers is in the integration tests.
 
+mod storm;
+
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Seek, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use serde_json::Value;
 
 use super::*;
@@ -127,6 +130,17 @@ fn tend_until(what: &str, pruner: &mut Pruner, judge: &mut Memory, mut done: imp
     }
 }
 
+/// Prunes when nobody writes. A child that another test starts may hold a closed descriptor of ours until its exec.
+fn prune(pruner: &mut Pruner, judge: &mut Memory) -> Result<Pruned, Refused> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match pruner.prune(judge) {
+            Err(Refused::WriterPresent) if Instant::now() < deadline => std::thread::yield_now(),
+            result => return result,
+        }
+    }
+}
+
 const TWO: &str = "[\n  {\"id\": 1, \"n\": 1.50E2},\n  {\"id\":2}\n]\n";
 
 #[test]
@@ -138,13 +152,13 @@ fn finished_entries_go_and_everything_else_stays() {
     }
     let before = fs::metadata(&bed.site.file).unwrap();
     let (mut pruner, mut judge) = (bed.pruner(), Memory::knowing(&[(2, true)]));
-    let pruned = pruner.prune(&mut judge).unwrap();
+    let pruned = prune(&mut pruner, &mut judge).unwrap();
     assert_eq!((pruned.removed, pruned.rescued, pruned.bytes), (1, 0, 12));
     assert_eq!(bed.text(), "[\n  {\"id\": 1, \"n\": 1.50E2}\n]\n");
     assert!(judge.knows(1), "an entry nobody had seen is recorded first");
     let after = fs::metadata(&bed.site.file).unwrap();
     assert_eq!((after.mode(), after.uid(), after.gid()), (before.mode(), before.uid(), before.gid()));
-    assert_eq!(pruner.prune(&mut judge).unwrap(), Pruned::default());
+    assert_eq!(prune(&mut pruner, &mut judge).unwrap(), Pruned::default());
     assert_eq!(bed.limbo().len(), 1);
     tend_until("the end of limbo", &mut pruner, &mut judge, |_| bed.limbo().is_empty());
     assert_eq!(pruner.tend(&mut judge).unwrap(), Tended::default());
@@ -155,7 +169,7 @@ fn finished_entries_go_and_everything_else_stays() {
 fn what_cannot_be_replaced_faithfully_is_refused_and_untouched() {
     let bed = Bed::new(TWO);
     let mut judge = Memory::knowing(&[(1, true), (2, true)]);
-    let mut refused = || bed.pruner().prune(&mut judge).unwrap_err();
+    let mut refused = || prune(&mut bed.pruner(), &mut judge).unwrap_err();
 
     let other = bed.dir.path().join("other");
     fs::hard_link(&bed.site.file, &other).unwrap();
@@ -196,7 +210,7 @@ fn a_file_that_somebody_has_open_for_writing_waits() {
     assert_eq!(text, "prune: waiting for a writer");
     assert_eq!(bed.text(), TWO);
     drop(writer);
-    assert_eq!(pruner.prune(&mut judge).unwrap().removed, 2);
+    assert_eq!(prune(&mut pruner, &mut judge).unwrap().removed, 2);
     assert_eq!(bed.text(), "[]\n");
 }
 
@@ -208,7 +222,7 @@ fn a_state_folder_on_another_file_system_is_unsupported() {
         return;
     }
     let mut pruner = Pruner::new(Site { limbo: elsewhere.path().join("limbo"), ..bed.site.clone() });
-    let refused = pruner.prune(&mut Memory::knowing(&[(1, true)])).unwrap_err();
+    let refused = prune(&mut pruner, &mut Memory::knowing(&[(1, true)])).unwrap_err();
     assert!(matches!(refused, Refused::Unsupported { .. }), "{refused}");
     assert_eq!(bed.text(), TWO);
 }
@@ -220,7 +234,7 @@ fn a_writer_that_holds_the_displaced_file_loses_nothing() {
     // Stands for an `open` that the probe came too early for.
     pruner.probe = |_| Writers::None;
     let mut writer = OpenOptions::new().write(true).open(&bed.site.file).unwrap();
-    assert_eq!(pruner.prune(&mut judge).unwrap().removed, 1);
+    assert_eq!(prune(&mut pruner, &mut judge).unwrap().removed, 1);
     assert_eq!(bed.ids(), [1]);
     pruner.probe = crate::inbox::open::writers;
 
@@ -245,10 +259,73 @@ fn a_writer_that_holds_the_displaced_file_loses_nothing() {
     tend_until("the end of limbo", &mut pruner, &mut judge, |_| bed.limbo().is_empty());
     assert_eq!(bed.ids(), [1, 3]);
     judge.known.insert(JobId("3".to_owned()), true);
-    assert_eq!(pruner.prune(&mut judge).unwrap().removed, 1);
+    assert_eq!(prune(&mut pruner, &mut judge).unwrap().removed, 1);
     bed.put("[]");
     tend_until("nothing is watched", &mut pruner, &mut judge, |_| bed.limbo().is_empty());
     assert_eq!((bed.text().as_str(), pruner.next_tend()), ("[]", None));
+}
+
+/// Does something once, between the last look and the exchange.
+fn once_before(new: &Path, file: &Path, what: impl FnOnce()) -> Result<(), Errno> {
+    let done = file.with_extension("done");
+    if !done.exists() {
+        File::create(done).unwrap();
+        what();
+    }
+    site::exchange(new, file)
+}
+
+#[test]
+fn a_file_that_is_replaced_just_before_the_exchange_is_merged() {
+    let bed = Bed::new(TWO);
+    let (mut pruner, mut judge) = (bed.pruner(), Memory::knowing(&[(1, false), (2, true)]));
+    pruner.exchange = |new, file| {
+        once_before(new, file, || {
+            let temp = file.with_extension("writer");
+            File::create(&temp).unwrap().write_all(b"[{\"id\":1},{\"id\":2},{\"id\":3}]").unwrap();
+            fs::rename(temp, file).unwrap();
+        })
+    };
+    let pruned = prune(&mut pruner, &mut judge).unwrap();
+    assert_eq!((pruned.removed, pruned.rescued), (1, 1));
+    assert_eq!((bed.ids(), judge.knows(3)), (vec![1, 3], true));
+    tend_until("the end of limbo", &mut pruner, &mut judge, |_| bed.limbo().is_empty());
+    assert_eq!(bed.ids(), [1, 3]);
+}
+
+#[test]
+fn a_link_that_appears_just_before_the_exchange_stays_a_link() {
+    let bed = Bed::new(TWO);
+    let (mut pruner, mut judge) = (bed.pruner(), Memory::knowing(&[(2, true)]));
+    pruner.exchange = |new, file| {
+        once_before(new, file, || {
+            fs::rename(file, file.with_extension("moved")).unwrap();
+            symlink("ideas.moved", file).unwrap();
+        })
+    };
+    assert!(matches!(prune(&mut pruner, &mut judge), Err(Refused::Symlink)));
+    assert!(fs::symlink_metadata(&bed.site.file).unwrap().is_symlink());
+    assert_eq!(bed.text(), TWO);
+    tend_until("the end of limbo", &mut pruner, &mut judge, |_| bed.limbo().is_empty());
+}
+
+#[test]
+fn an_exchange_that_fails_leaves_nothing_behind() {
+    let bed = Bed::new(TWO);
+    let (mut pruner, mut judge) = (bed.pruner(), Memory::knowing(&[(2, true)]));
+    pruner.exchange = |_, _| Err(Errno::ENOENT);
+    assert!(matches!(prune(&mut pruner, &mut judge), Err(Refused::Missing)));
+    pruner.exchange = |_, _| Err(Errno::EPERM);
+    assert!(matches!(prune(&mut pruner, &mut judge), Err(Refused::Io { .. })));
+    pruner.exchange = |_, _| Err(Errno::ENOSYS);
+    for _ in 0..2 {
+        let text = prune(&mut pruner, &mut judge).unwrap_err().to_string();
+        assert!(text.starts_with("prune: unsupported, the file system cannot exchange"), "{text}");
+        pruner.exchange = site::exchange;
+    }
+    assert_eq!((bed.text().as_str(), bed.limbo().len()), (TWO, 0));
+    assert_ne!(pruner.probe(), Support::Unsupported { why: String::new() });
+    assert_eq!(prune(&mut pruner, &mut judge).unwrap().removed, 1);
 }
 
 #[test]
@@ -277,11 +354,11 @@ fn a_ledger_that_fails_keeps_everything_where_it_is() {
     File::create(bed.site.limbo.join("1-0.json")).unwrap().write_all(b"[{\"id\":3}]").unwrap();
     let mut judge = Memory { broken: true, ..Memory::knowing(&[(1, true)]) };
     let mut pruner = bed.pruner();
-    assert!(matches!(pruner.prune(&mut judge), Err(Refused::Ledger(_))));
+    assert!(matches!(prune(&mut pruner, &mut judge), Err(Refused::Ledger(_))));
     assert!(pruner.tend(&mut judge).is_err());
     assert_eq!((bed.ids(), bed.limbo().len()), (vec![1, 2], 1));
     judge.broken = false;
-    assert_eq!(pruner.prune(&mut judge).unwrap().removed, 1);
+    assert_eq!(prune(&mut pruner, &mut judge).unwrap().removed, 1);
     tend_until("entry 3 is put back", &mut pruner, &mut judge, |_| bed.ids() == [2, 3]);
 }
 
@@ -295,7 +372,7 @@ fn without_leases_the_limbo_lasts_longer_and_a_young_file_waits() {
     tend_until("the file is quiet", &mut pruner, &mut judge, |_| {
         started.elapsed() > Duration::from_millis(300)
     });
-    assert_eq!(pruner.prune(&mut judge).unwrap().removed, 1);
+    assert_eq!(prune(&mut pruner, &mut judge).unwrap().removed, 1);
     let started = Instant::now();
     tend_until("the end of limbo", &mut pruner, &mut judge, |_| bed.limbo().is_empty());
     assert!(started.elapsed() >= 4 * GRACE);
@@ -310,5 +387,5 @@ fn a_full_disk_and_a_missing_limbo_are_told_apart() {
     assert!(matches!(kind(EIO), Refused::Io { .. }));
     let bed = Bed::new(TWO);
     fs::remove_dir(&bed.site.limbo).unwrap();
-    assert_eq!(bed.pruner().prune(&mut Memory::knowing(&[(1, true)])).unwrap().removed, 1);
+    assert_eq!(prune(&mut bed.pruner(), &mut Memory::knowing(&[(1, true)])).unwrap().removed, 1);
 }
