@@ -5,5 +5,26 @@
 //! not parse. Everything here is blocking code: callers keep it off the runtime threads, one call per source at a time.
 
 pub mod array;
+pub mod array_source;
+pub mod canonical;
+pub mod drop_folder;
+mod fields;
+pub mod intake;
+mod judge;
+mod look;
 pub mod open;
+pub mod parse;
+pub mod policy;
+pub mod poller;
 pub mod prune;
+pub mod quarantine;
+mod recorder;
+pub mod source;
+mod start;
+mod tidy;
+mod view;
+
+pub use start::{Context, spawn};
+
+#[cfg(test)]
+mod testbed;
