@@ -89,7 +89,12 @@ pub(super) fn parse(language: Language, code: &str, deadline: Instant) -> Option
 /// Feeds `code` to a parser that is ready to go.
 pub(super) fn parse_text(parser: &mut Parser, code: &str, options: ParseOptions) -> Option<Tree> {
     let bytes = code.as_bytes();
-    let mut read = |offset: usize, _| bytes.get(offset..).unwrap_or_default();
+    // Some grammars want a last line that ends; the text may lack that, the compilers do not mind.
+    let mut read = |offset: usize, _| match bytes.get(offset..) {
+        Some(rest) if !rest.is_empty() => rest,
+        _ if offset == bytes.len() => b"\n",
+        _ => &[],
+    };
     parser.parse_with_options(&mut read, None, Some(options))
 }
 
