@@ -12,7 +12,7 @@ use super::Leaf;
 /// What the rules find in a Go file whose tree has no error.
 pub(super) fn check(tree: &Tree, code: &str) -> Vec<Finding> {
     let mut findings = Vec::from_iter(file_order(tree.root_node(), code));
-    findings.extend(line_ends(tree, code));
+    findings.extend(tokens(tree, code));
     visit(tree, |node| {
         findings.extend(check_node(node, code));
         true
@@ -45,8 +45,9 @@ fn file_order(root: Node, code: &str) -> Option<Finding> {
     (!package).then(|| Finding::at(code, code.len(), "expected `package`, unexpected end of file"))
 }
 
-/// Line ends that are semicolons to Go but nothing to the grammar.
-fn line_ends(tree: &Tree, code: &str) -> Vec<Finding> {
+/// Tokens that the real scanner sees and the grammar does not: line ends that are semicolons, and doubled
+/// operators.
+fn tokens(tree: &Tree, code: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut last: Option<Leaf> = None;
     for leaf in super::leaves(tree) {
@@ -64,6 +65,12 @@ fn line_ends(tree: &Tree, code: &str) -> Vec<Finding> {
                 _ => "unexpected end of line",
             };
             findings.push(Finding::at(code, before.end, message));
+        }
+        // `&&`, `++` and `--` are one token to Go even where only two of the half would make sense.
+        if let Some(before) = last.as_ref().filter(|before| before.end == leaf.start && before.kind == leaf.kind)
+            && matches!(leaf.kind, "&" | "+" | "-")
+        {
+            findings.push(Finding::at(code, before.start, format!("unexpected `{0}{0}`", leaf.kind)));
         }
         last = Some(leaf);
     }
@@ -108,7 +115,6 @@ fn check_node(node: Node, code: &str) -> Option<Finding> {
         "go_statement" | "defer_statement" => deferred_call(node, code),
         "short_var_declaration" | "range_clause" | "receive_statement" => declared_names(node, code),
         "import_spec" => import_path(node, code),
-        "unary_expression" => doubled_operator(node, code),
         _ => None,
     }
 }
@@ -158,16 +164,6 @@ fn import_path(import: Node, code: &str) -> Option<Finding> {
     };
     let bad = text.is_empty() || text.contains(illegal);
     bad.then(|| Finding::at(code, path.start_byte(), "invalid import path"))
-}
-
-/// `&&` is one token to Go even where only two addresses would make sense.
-fn doubled_operator(expression: Node, code: &str) -> Option<Finding> {
-    let operator = expression.child_by_field_name("operator")?;
-    let inner = expression.child_by_field_name("operand")?;
-    let inner_operator = inner.child_by_field_name("operator").filter(|_| inner.kind() == "unary_expression")?;
-    let same = operator.kind() == inner_operator.kind() && matches!(operator.kind(), "&" | "+" | "-");
-    (same && operator.end_byte() == inner_operator.start_byte())
-        .then(|| Finding::at(code, operator.start_byte(), format!("unexpected `{0}{0}`", operator.kind())))
 }
 
 /// The first constant of a declaration has nothing to repeat.
