@@ -17,6 +17,7 @@ pub mod config;
 pub mod job;
 pub mod ledger;
 pub mod lock;
+pub mod monitor;
 pub mod runner;
 pub mod slug;
 pub mod status;

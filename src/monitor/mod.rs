@@ -1,0 +1,3 @@
+//! health monitor (placeholder docs)
+
+pub mod verdict;
