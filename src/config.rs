@@ -168,7 +168,7 @@ impl MonitorConfig {
     /// # Errors
     /// The key, what it is, and what would do.
     pub fn check_limits(&self) -> Result<(), String> {
-        let least = 3 * crate::status::HEARTBEAT;
+        let least: Duration = 3 * crate::status::HEARTBEAT;
         if self.stale_after < least {
             return Err(format!(
                 "`monitor.stale_after` ({:?}) is less than three heartbeats; use {least:?} or more",

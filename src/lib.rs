@@ -14,9 +14,11 @@
 
 pub mod clock;
 pub mod config;
+pub mod gate;
 pub mod job;
 pub mod ledger;
 pub mod lock;
+pub mod materialize;
 pub mod monitor;
 pub mod runner;
 pub mod slug;

@@ -15,7 +15,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{oneshot, watch};
 
 use super::rows::{
-    Candidate, Claim, Claimed, Counts, FinishedAttempt, Ingested, LiveAttempt, Rescued, Scope, Wanted,
+    Candidate, Claim, Claimed, Counts, FinishedAttempt, Ingested, LiveAttempt, Next, Rescued, Scope, Wanted,
 };
 use super::{LedgerError, open, read, write};
 use crate::clock::Millis;
@@ -42,6 +42,19 @@ struct Command {
     step: Step,
     answer: Answer,
     durable: bool,
+    /// Whether jobs may have become ready by it.
+    wakes: bool,
+}
+
+/// How a command is carried out.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Need not survive a power cut; does not wait for a disk.
+    Quick,
+    /// Durable before the answer.
+    Durable,
+    /// Durable, and jobs may become ready by it.
+    Wakes,
 }
 
 /// Handle of the ledger actor. Cheap to clone; the actor ends when the last one is dropped.
@@ -87,7 +100,7 @@ impl Ledger {
 
     /// Records submissions, in order; known ones are left as they are.
     pub async fn ingest(&self, batch: Vec<Wanted>) -> Result<Vec<Ingested>> {
-        self.call(true, move |conn, _| {
+        self.call(Kind::Wakes, move |conn, _| {
             let now = Millis::now();
             batch.iter().map(|wanted| write::ingest(conn, wanted, now)).collect()
         })
@@ -96,17 +109,17 @@ impl Ledger {
 
     /// Gives a job that was never started the content of an edited entry; `false` if it has started.
     pub async fn replace(&self, wanted: Wanted) -> Result<bool> {
-        self.call(true, move |conn, _| write::replace(conn, &wanted, Millis::now())).await
+        self.call(Kind::Wakes, move |conn, _| write::replace(conn, &wanted, Millis::now())).await
     }
 
     /// The first `limit` jobs that could start, in order.
     pub async fn candidates(&self, scope: Scope, limit: usize) -> Result<Vec<Candidate>> {
-        self.call(false, move |conn, _| read::candidates(conn, &scope, limit)).await
+        self.call(Kind::Quick, move |conn, _| read::candidates(conn, &scope, limit)).await
     }
 
     /// Starts jobs in slots; `None` where a job is no longer to be had.
     pub async fn claim(&self, claims: Vec<Claim>) -> Result<Vec<Option<Claimed>>> {
-        self.call(false, move |conn, epoch| {
+        self.call(Kind::Quick, move |conn, epoch| {
             let now = Millis::now();
             claims.iter().map(|claim| write::claim(conn, claim, epoch, now)).collect()
         })
@@ -115,61 +128,66 @@ impl Ledger {
 
     /// Notes the process of a live attempt.
     pub async fn started(&self, seq: Seq, number: u32, pid: i32, at: Millis) -> Result<()> {
-        self.call(false, move |conn, _| write::started(conn, seq, number, pid, at)).await
+        self.call(Kind::Quick, move |conn, _| write::started(conn, seq, number, pid, at)).await
     }
 
     /// Ends an attempt durably.
     pub async fn finish(&self, end: FinishedAttempt) -> Result<bool> {
-        self.call(true, move |conn, _| write::finish(conn, &end)).await
+        let kind =
+            if matches!(end.next, Next::RetryAt(_) | Next::Requeue) { Kind::Wakes } else { Kind::Durable };
+        self.call(kind, move |conn, _| write::finish(conn, &end)).await
     }
 
     /// Moves what is due to the queue and tells when the next is due.
     pub async fn release_due(&self) -> Result<Option<Millis>> {
-        self.call(false, move |conn, _| write::release_due(conn, Millis::now()).map(|(_, next)| next)).await
+        self.call(Kind::Quick, move |conn, _| write::release_due(conn, Millis::now()).map(|(_, next)| next))
+            .await
     }
 
     /// Every attempt that has no end yet.
     pub async fn live_attempts(&self) -> Result<Vec<LiveAttempt>> {
-        self.call(false, |conn, _| write::live_attempts(conn)).await
+        self.call(Kind::Quick, |conn, _| write::live_attempts(conn)).await
     }
 
     /// Running jobs that somebody asked to end.
     pub async fn cancel_requests(&self) -> Result<Vec<Seq>> {
-        self.call(false, |conn, _| read::cancel_requests(conn)).await
+        self.call(Kind::Quick, |conn, _| read::cancel_requests(conn)).await
     }
 
     /// Jobs per state.
     pub async fn counts(&self) -> Result<Counts> {
-        self.call(false, |conn, _| read::counts(conn)).await
+        self.call(Kind::Quick, |conn, _| read::counts(conn)).await
     }
 
     /// Jobs of a run that are not over, or of all runs.
     pub async fn open_jobs(&self, run_id: Option<String>) -> Result<u64> {
-        self.call(false, move |conn, _| read::open_jobs(conn, run_id.as_deref())).await
+        self.call(Kind::Quick, move |conn, _| read::open_jobs(conn, run_id.as_deref())).await
     }
 
     /// Jobs that became terminal after `cursor`, and the next cursor. `None` starts at the end.
     pub async fn ended_since(&self, cursor: Option<i64>) -> Result<(Vec<Seq>, i64)> {
-        self.call(false, move |conn, _| read::ended_since(conn, cursor)).await
+        self.call(Kind::Quick, move |conn, _| read::ended_since(conn, cursor)).await
     }
 
     /// Where each of these jobs stands now.
     pub async fn states(&self, jobs: Vec<Seq>) -> Result<Vec<State>> {
-        self.call(false, move |conn, _| jobs.iter().map(|&seq| read::state(conn, seq)).collect()).await
+        self.call(Kind::Quick, move |conn, _| jobs.iter().map(|&seq| read::state(conn, seq)).collect()).await
     }
 
     /// Remembers an entry that was put back into a queue file.
     pub async fn watch(&self, source: String, rescued: Vec<Rescued>) -> Result<()> {
-        self.call(true, move |conn, _| rescued.iter().try_for_each(|one| write::watch(conn, &source, one)))
-            .await
+        self.call(Kind::Durable, move |conn, _| {
+            rescued.iter().try_for_each(|one| write::watch(conn, &source, one))
+        })
+        .await
     }
 
     /// Entries of a source that were put back and are watched still.
     pub async fn watched(&self, source: String) -> Result<Vec<Rescued>> {
-        self.call(false, move |conn, _| write::watched(conn, &source, Millis::now())).await
+        self.call(Kind::Quick, move |conn, _| write::watched(conn, &source, Millis::now())).await
     }
 
-    async fn call<T, F>(&self, durable: bool, mut run: F) -> Result<T>
+    async fn call<T, F>(&self, kind: Kind, mut run: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnMut(&Connection, i64) -> Result<T> + Send + 'static,
@@ -193,7 +211,14 @@ impl Ledger {
             // A caller that went away needs no answer.
             let _ = reply.send(done);
         });
-        self.commands.send(Command { step, answer, durable }).map_err(|_| LedgerError::Closed)?;
+        self.commands
+            .send(Command {
+                step,
+                answer,
+                durable: !matches!(kind, Kind::Quick),
+                wakes: matches!(kind, Kind::Wakes),
+            })
+            .map_err(|_| LedgerError::Closed)?;
         wait.await.map_err(|_| LedgerError::Closed)?
     }
 }
@@ -257,10 +282,11 @@ impl Actor {
         }
         match self.commit(&mut commands, durable) {
             Ok(results) => {
+                let wakes = commands.iter().any(|command| command.wakes);
                 for (command, result) in commands.into_iter().zip(results) {
                     (command.answer)(result);
                 }
-                if durable {
+                if wakes {
                     self.ready.send_modify(|count| *count += 1);
                 }
             }

@@ -1,5 +1,10 @@
-//! Every process stallproof starts or ends.
+//! Everything that creates, watches or ends processes.
+//!
+//! `process` names a process so that the name can never mean another one; `holder` is the small program behind
+//! a slot; `protocol` is what worker and holder say to each other; `record` is what an attempt leaves on disk.
+//! Nothing outside this module creates a process or sends a signal.
 
+pub mod holder;
 pub mod launch;
 pub mod process;
 pub mod protocol;

@@ -5,9 +5,9 @@
 //! Owns all raw process system calls of the crate. Never decides who is to be ended, and never waits without a
 //! limit.
 
-mod pidfd;
 mod scan;
 mod stat;
+mod syscalls;
 #[cfg(test)]
 mod tests;
 
@@ -17,9 +17,9 @@ use std::sync::OnceLock;
 
 use nix::sys::signal::Signal;
 
-pub(crate) use pidfd::close_inherited_descriptors;
 pub use scan::{descendants, end_all, find_by_token, in_session};
 pub use stat::{ProcessStat, TOKEN_VARIABLE};
+pub(crate) use syscalls::{Reaped, close_inherited_descriptors, reap_any};
 
 /// A process, named for good: no other process ever has the same pid, start time and boot id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -84,7 +84,7 @@ impl ProcessId {
     /// # Errors
     /// When the kernel refuses a pidfd or `/proc` cannot be read.
     pub fn open_pidfd(&self) -> io::Result<Option<OwnedFd>> {
-        let Some(descriptor) = pidfd::open(self.pid)? else { return Ok(None) };
+        let Some(descriptor) = syscalls::open_pidfd(self.pid)? else { return Ok(None) };
         // Opened first, compared second: had the pid changed hands before the open, the start time differs now.
         Ok(self.stat()?.map(|_| descriptor))
     }
@@ -95,7 +95,7 @@ impl ProcessId {
     /// As [`ProcessId::open_pidfd`], and `EPERM` when the process runs as somebody else.
     pub fn signal(&self, signal: Signal) -> io::Result<bool> {
         match self.open_pidfd()? {
-            Some(descriptor) => pidfd::send_signal(&descriptor, signal),
+            Some(descriptor) => syscalls::send_signal(&descriptor, signal),
             None => Ok(false),
         }
     }

@@ -101,7 +101,7 @@ pub fn end_all(
         for process in &living {
             if let Some(descriptor) = process.open_pidfd()? {
                 // Refused (another user's process): it stays in the answer, which is all that can be done.
-                let _ = super::pidfd::send_signal(&descriptor, Signal::SIGKILL);
+                let _ = super::syscalls::send_signal(&descriptor, Signal::SIGKILL);
                 killed.push(descriptor);
             }
         }

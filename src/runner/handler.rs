@@ -1,0 +1,230 @@
+//! Turns a claimed job into the request a holder carries out: program, arguments, environment, folders.
+//!
+//! No shell is involved and entry data never names a variable. The environment is built from a short list, not
+//! inherited, so that a secret of the worker's own environment does not reach a job by accident.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::process::TOKEN_VARIABLE;
+use super::protocol::Request;
+use crate::config::{Config, MATERIALIZE};
+use crate::ledger::Claimed;
+use crate::slug;
+use crate::workdir::Workdir;
+
+/// Variables that every job may see; `worker.pass_env` adds to them.
+const PASSED_ENV: &[&str] = &[
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LC_NUMERIC",
+    "LC_TIME", "TZ", "TMPDIR",
+];
+/// Where programs are looked for when the worker itself has no `PATH`.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The file a handler may leave its result in, inside the attempt's folder.
+pub const RESULT_NAME: &str = "result.json";
+/// The error of the attempt before, inside the job's folder.
+const LAST_ERROR_NAME: &str = "last_error.txt";
+
+/// Why a job cannot be put to a holder.
+#[derive(Debug, thiserror::Error)]
+pub enum HandlerError {
+    /// The program is not there or not executable.
+    #[error("cannot find the program `{program}`; install it or correct the command")]
+    NoProgram {
+        /// As the command names it.
+        program: String,
+    },
+    /// The configuration no longer has the handler the job was given.
+    #[error("no handler is named `{name}`; add [handlers.{name}] to stallproof.toml or remove the rule")]
+    NoHandler {
+        /// Its name.
+        name: String,
+    },
+    /// A file the job needs cannot be written.
+    #[error("cannot prepare the attempt's folder `{path}`")]
+    Folder {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl HandlerError {
+    /// The error number a failed start of this kind would have had.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::NoProgram { .. } | Self::NoHandler { .. } => Some(nix::libc::ENOENT),
+            Self::Folder { source, .. } => source.raw_os_error(),
+        }
+    }
+}
+
+/// What all requests of a worker have in common.
+#[derive(Clone, Debug)]
+pub struct Workshop {
+    workdir: Workdir,
+    config: std::sync::Arc<Config>,
+    /// This very program, for the built-in handler.
+    stallproof: PathBuf,
+    env: Vec<(OsString, OsString)>,
+    token_prefix: String,
+}
+
+impl Workshop {
+    /// Gathers what does not change while a worker lives.
+    pub fn new(workdir: Workdir, config: std::sync::Arc<Config>) -> io::Result<Self> {
+        let extra = config.worker.pass_env.iter().map(String::as_str);
+        let mut env: Vec<(OsString, OsString)> = PASSED_ENV
+            .iter()
+            .copied()
+            .chain(extra)
+            .filter_map(|name| std::env::var_os(name).map(|value| (name.into(), value)))
+            .collect();
+        if !env.iter().any(|(name, _)| name == "PATH") {
+            env.push(("PATH".into(), DEFAULT_PATH.into()));
+        }
+        let digest = Sha256::digest(workdir.root().as_os_str().as_encoded_bytes());
+        let token_prefix = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { workdir, config, stallproof: std::env::current_exe()?, env, token_prefix })
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The folder of an attempt.
+    #[must_use]
+    pub fn attempt_dir(&self, claimed: &Claimed) -> PathBuf {
+        self.workdir.attempt(&slug::job_key(&claimed.id.0), claimed.number)
+    }
+
+    /// The value that marks every process of an attempt in its environment.
+    #[must_use]
+    pub fn token(&self, claimed: &Claimed) -> String {
+        format!("{}:{}:{}", self.token_prefix, claimed.seq, claimed.number)
+    }
+
+    /// The request for an attempt. Writes the last error where the handler can read it; blocking only when there is one.
+    pub fn request(&self, claimed: &Claimed) -> Result<Request, HandlerError> {
+        let attempt_dir = self.attempt_dir(claimed);
+        let plan = self.plan(claimed)?;
+        let output_dir = self.workdir.outputs().join(&claimed.output_dir);
+        let mut env = self.env.clone();
+        let mut set = |name: &str, value: &OsStr| env.push((name.into(), value.to_owned()));
+        set("STALLPROOF_JOB_ID", OsStr::new(&claimed.id.0));
+        set("STALLPROOF_ATTEMPT", OsStr::new(&claimed.number.to_string()));
+        set("STALLPROOF_SOURCE", OsStr::new(&claimed.source));
+        set("STALLPROOF_OUTPUT_DIR", output_dir.as_os_str());
+        set("STALLPROOF_RESULT", attempt_dir.join(RESULT_NAME).as_os_str());
+        set(TOKEN_VARIABLE, OsStr::new(&self.token(claimed)));
+        if let Some(path) = self.write_last_error(claimed)? {
+            set("STALLPROOF_LAST_ERROR", path.as_os_str());
+        }
+        let program = self.find(&plan.argv[0])?;
+        let mut argv = plan.argv.into_iter();
+        Ok(Request {
+            tag: tag(claimed),
+            cwd: if plan.in_attempt_dir { attempt_dir.clone() } else { output_dir },
+            create_cwd: !plan.in_attempt_dir,
+            attempt_dir,
+            program,
+            arg0: argv.next().unwrap_or_default(),
+            args: argv.collect(),
+            env,
+            stdin: claimed.entry.clone().into_bytes(),
+            timeout_ms: Some(plan.timeout_ms),
+            grace_ms: millis(self.config.worker.kill_grace),
+            log_cap_bytes: self.config.worker.log_cap_bytes,
+        })
+    }
+
+    fn plan(&self, claimed: &Claimed) -> Result<Plan, HandlerError> {
+        let limit = |handler: Option<std::time::Duration>| {
+            let own = claimed.timeout_ms.and_then(|ms| u64::try_from(ms).ok());
+            own.unwrap_or_else(|| millis(handler.unwrap_or(self.config.worker.timeout)))
+        };
+        if let Some(command) = own_command(&claimed.entry) {
+            let argv = command.into_iter().map(OsString::from).collect();
+            return Ok(Plan { argv, in_attempt_dir: false, timeout_ms: limit(None) });
+        }
+        let name = claimed.handler.as_deref().unwrap_or_else(|| self.config.handler_of(&claimed.source));
+        if name == MATERIALIZE {
+            let argv = vec![self.stallproof.clone().into_os_string(), "handle".into(), MATERIALIZE.into()];
+            return Ok(Plan { argv, in_attempt_dir: true, timeout_ms: limit(None) });
+        }
+        let handler =
+            self.config.handlers.get(name).ok_or_else(|| HandlerError::NoHandler { name: name.to_owned() })?;
+        let argv = handler.command.iter().map(OsString::from).collect();
+        Ok(Plan { argv, in_attempt_dir: false, timeout_ms: limit(handler.timeout) })
+    }
+
+    /// A name without a slash is looked for in `PATH`, as a shell would; a relative path is meant from the working
+    /// directory, because the job's own folder is empty.
+    fn find(&self, program: &OsStr) -> Result<PathBuf, HandlerError> {
+        let executable = |path: &Path| {
+            std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+        };
+        if program.as_encoded_bytes().contains(&b'/') {
+            // What is wrong with a file that is named exactly, the holder's failed start says best.
+            return Ok(self.workdir.resolve(Path::new(program)));
+        }
+        let path = self.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone());
+        std::env::split_paths(&path.unwrap_or_default())
+            .map(|folder| folder.join(program))
+            .find(|path| path.is_absolute() && executable(path))
+            .ok_or_else(|| HandlerError::NoProgram { program: program.to_string_lossy().into_owned() })
+    }
+
+    fn write_last_error(&self, claimed: &Claimed) -> Result<Option<PathBuf>, HandlerError> {
+        let Some(error) = claimed.last_error.as_deref().filter(|_| claimed.number > 1) else { return Ok(None) };
+        let folder = self.workdir.jobs().join(slug::job_key(&claimed.id.0));
+        let path = folder.join(LAST_ERROR_NAME);
+        let written = std::fs::create_dir_all(&folder).and_then(|()| {
+            let mut temp = tempfile::NamedTempFile::new_in(&folder)?;
+            io::Write::write_all(&mut temp, error.as_bytes())?;
+            temp.persist(&path).map_err(|err| err.error)
+        });
+        written.map_err(|source| HandlerError::Folder { path: path.clone(), source })?;
+        Ok(Some(path))
+    }
+}
+
+/// What is run, where, and for how long at most.
+struct Plan {
+    /// Never empty.
+    argv: Vec<OsString>,
+    /// The built-in handler builds its folder apart and publishes it by rename.
+    in_attempt_dir: bool,
+    timeout_ms: u64,
+}
+
+/// Names an attempt in reports of a holder.
+#[must_use]
+pub fn tag(claimed: &Claimed) -> u64 {
+    (claimed.seq.cast_unsigned() << 20) | u64::from(claimed.number & 0xf_ffff)
+}
+
+/// The entry's own `command`, if it has one that is not empty. The inbox has checked that it is allowed.
+fn own_command(entry: &str) -> Option<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Fields {
+        #[serde(default)]
+        command: Option<Vec<String>>,
+    }
+    let fields: Fields = serde_json::from_str(entry).ok()?;
+    fields.command.filter(|command| !command.is_empty())
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

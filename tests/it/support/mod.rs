@@ -1,0 +1,3 @@
+//! What several topics need to drive the real programs. One file per program.
+
+pub mod holder_client;
