@@ -10,3 +10,4 @@ pub mod process;
 pub mod protocol;
 pub mod record;
 pub mod stop;
+pub mod token;
