@@ -1,1 +1,7 @@
-fn main() {}
+//! `stallproof`: parse, dispatch, exit code; nothing else.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    stallproof::cli::main()
+}

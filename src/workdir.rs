@@ -70,6 +70,12 @@ impl Workdir {
         std::fs::create_dir_all(&logs).map_err(|source| WorkdirError::Create { path: logs, source })
     }
 
+    /// What makes the state folder unsafe to use, if it exists and something does.
+    #[must_use]
+    pub fn state_flaw(&self) -> Option<&'static str> {
+        std::fs::symlink_metadata(self.state()).ok().as_ref().and_then(unsafe_because)
+    }
+
     /// The directory itself.
     #[must_use]
     pub fn root(&self) -> &Path {

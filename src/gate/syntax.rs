@@ -43,7 +43,8 @@ pub fn check_within(language: Language, code: &str, limits: Limits) -> Verdict {
     let deadline = Instant::now() + limits.parse_time;
     let Some(tree) = parse(language, code, deadline) else {
         let seconds = limits.parse_time.as_secs_f32();
-        let reason = format!("parsing {} took more than {seconds} s and was stopped", language.display_name());
+        let reason =
+            format!("parsing {} took more than {seconds} s and was stopped", language.display_name());
         return Verdict::Inconclusive { reason };
     };
     let mut findings = Vec::new();

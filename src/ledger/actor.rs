@@ -159,6 +159,11 @@ impl Ledger {
         self.call(Kind::Quick, |conn, _| read::counts(conn)).await
     }
 
+    /// Jobs that could start now in these lanes.
+    pub async fn ready_in(&self, lanes: Vec<String>) -> Result<u64> {
+        self.call(Kind::Quick, move |conn, _| read::ready_in(conn, &lanes)).await
+    }
+
     /// Jobs of a run that are not over, or of all runs.
     pub async fn open_jobs(&self, run_id: Option<String>) -> Result<u64> {
         self.call(Kind::Quick, move |conn, _| read::open_jobs(conn, run_id.as_deref())).await

@@ -21,6 +21,9 @@ pub struct Reader {
     pub(super) conn: Connection,
 }
 
+/// Jobs that [`Reader::for_each_job`] reads at once.
+const PAGE: u64 = 1000;
+
 /// Which jobs `list` shows.
 #[derive(Clone, Debug, Default)]
 pub struct JobFilter {
@@ -47,8 +50,33 @@ impl Reader {
 
     /// Jobs that match, newest first.
     pub fn jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>> {
-        let mut sql = format!("SELECT {JOB_COLUMNS} FROM job WHERE 1");
-        let mut values: Vec<Value> = Vec::new();
+        self.page(filter, Seq::MAX, filter.limit)
+    }
+
+    /// Gives every job that matches to `each`, newest first, without holding more than a page of them: `list` of a
+    /// million jobs into a slow pipe takes little memory and keeps no read transaction open.
+    ///
+    /// # Errors
+    /// The ledger's, or the first one of `each`, which ends the walk.
+    pub fn for_each_job<E: From<LedgerError>>(
+        &self,
+        filter: &JobFilter,
+        mut each: impl FnMut(JobRow) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let mut left = filter.limit.unwrap_or(u64::MAX);
+        let mut before = Seq::MAX;
+        loop {
+            let page = self.page(filter, before, Some(left.min(PAGE)))?;
+            let Some(last) = page.last() else { return Ok(()) };
+            before = last.seq;
+            left -= page.len() as u64;
+            page.into_iter().try_for_each(&mut each)?;
+        }
+    }
+
+    fn page(&self, filter: &JobFilter, before: Seq, limit: Option<u64>) -> Result<Vec<JobRow>> {
+        let mut sql = format!("SELECT {JOB_COLUMNS} FROM job WHERE seq < ?");
+        let mut values = vec![Value::from(before)];
         if !filter.states.is_empty() {
             let marks = vec!["?"; filter.states.len()].join(", ");
             sql += &format!(" AND state IN ({marks})");
@@ -61,8 +89,8 @@ impl Reader {
             }
         }
         sql += " ORDER BY seq DESC";
-        if let Some(limit) = filter.limit {
-            sql += &format!(" LIMIT {limit}");
+        if let Some(limit) = limit {
+            sql += &format!(" LIMIT {}", limit.min(i64::MAX as u64));
         }
         let mut query = self.conn.prepare_cached(&sql)?;
         let rows = query.query_map(params_from_iter(values), job_row)?;
@@ -256,6 +284,16 @@ pub(super) fn open_jobs(conn: &Connection, run_id: Option<&str>) -> Result<u64> 
         .prepare_cached("SELECT count(*) FROM job WHERE run_id = ?1 AND finished_at IS NULL")?
         .query_row([run_id], |row| row.get(0))?;
     Ok(n.cast_unsigned())
+}
+
+pub(super) fn ready_in(conn: &Connection, lanes: &[String]) -> Result<u64> {
+    let mut query = conn
+        .prepare_cached("SELECT count(*) FROM job WHERE lane = ?1 AND state = 'queued' AND due_at IS NULL")?;
+    let mut ready = 0;
+    for lane in lanes {
+        ready += query.query_row([lane], |row| row.get::<_, i64>(0))?.cast_unsigned();
+    }
+    Ok(ready)
 }
 
 pub(super) fn ended_since(conn: &Connection, cursor: Option<i64>) -> Result<(Vec<Seq>, i64)> {

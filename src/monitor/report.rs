@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::clock::Millis;
 use crate::runner::process::ProcessId;
+use crate::terminal::escape;
 
 /// The last line of a report without a complaint.
 pub const HEALTHY: &str = "SYSTEM HEALTHY - All checks passed";
@@ -189,7 +190,7 @@ impl Report {
     pub fn to_text(&self) -> String {
         let mut text = format!("stallproof health of {} at {}\n\n", self.dir.display(), self.at);
         for finding in &self.findings {
-            let _ = writeln!(text, "{} {:<14} {}", finding.level.mark(), finding.check, clean(&finding.summary));
+            let _ = writeln!(text, "{} {:<14} {}", finding.level.mark(), finding.check, escape(&finding.summary));
         }
         text.push('\n');
         for (level, title) in
@@ -201,8 +202,8 @@ impl Report {
             }
             let _ = writeln!(text, "{title}");
             for finding in found {
-                let _ = writeln!(text, "  {}: {}", finding.check, clean(&finding.summary));
-                let _ = writeln!(text, "    -> {}", clean(&finding.advice));
+                let _ = writeln!(text, "  {}: {}", finding.check, escape(&finding.summary));
+                let _ = writeln!(text, "    -> {}", escape(&finding.advice));
             }
         }
         if self.level() == Level::Ok {
@@ -234,23 +235,6 @@ impl Report {
             "unknowns": of(Level::Unknown),
         })
     }
-}
-
-/// `text` on one line and without anything that could drive a terminal: titles and file names are not ours.
-#[must_use]
-pub fn clean(text: &str) -> String {
-    let invisible = |c: char| {
-        c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{ad}')
-    };
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if invisible(c) {
-            let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
-        } else {
-            out.push(c);
-        }
-    }
-    out
 }
 
 #[cfg(test)]

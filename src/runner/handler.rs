@@ -9,10 +9,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
 use super::process::TOKEN_VARIABLE;
 use super::protocol::Request;
+use super::token;
 use crate::config::{Config, MATERIALIZE};
 use crate::ledger::Claimed;
 use crate::slug;
@@ -20,8 +20,20 @@ use crate::workdir::Workdir;
 
 /// Variables that every job may see; `worker.pass_env` adds to them.
 const PASSED_ENV: &[&str] = &[
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LC_NUMERIC",
-    "LC_TIME", "TZ", "TMPDIR",
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LANGUAGE",
+    "LC_ALL",
+    "LC_CTYPE",
+    "LC_MESSAGES",
+    "LC_NUMERIC",
+    "LC_TIME",
+    "TZ",
+    "TMPDIR",
 ];
 /// Where programs are looked for when the worker itself has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -91,8 +103,7 @@ impl Workshop {
         if !env.iter().any(|(name, _)| name == "PATH") {
             env.push(("PATH".into(), DEFAULT_PATH.into()));
         }
-        let digest = Sha256::digest(workdir.root().as_os_str().as_encoded_bytes());
-        let token_prefix = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let token_prefix = token::prefix(workdir.root());
         Ok(Self { workdir, config, stallproof: std::env::current_exe()?, env, token_prefix })
     }
 
@@ -111,7 +122,7 @@ impl Workshop {
     /// The value that marks every process of an attempt in its environment.
     #[must_use]
     pub fn token(&self, claimed: &Claimed) -> String {
-        format!("{}:{}:{}", self.token_prefix, claimed.seq, claimed.number)
+        token::token(&self.token_prefix, claimed.seq, claimed.number)
     }
 
     /// The request for an attempt. Writes the last error where the handler can read it; blocking only when there is one.
@@ -162,8 +173,11 @@ impl Workshop {
             let argv = vec![self.stallproof.clone().into_os_string(), "handle".into(), MATERIALIZE.into()];
             return Ok(Plan { argv, in_attempt_dir: true, timeout_ms: limit(None) });
         }
-        let handler =
-            self.config.handlers.get(name).ok_or_else(|| HandlerError::NoHandler { name: name.to_owned() })?;
+        let handler = self
+            .config
+            .handlers
+            .get(name)
+            .ok_or_else(|| HandlerError::NoHandler { name: name.to_owned() })?;
         let argv = handler.command.iter().map(OsString::from).collect();
         Ok(Plan { argv, in_attempt_dir: false, timeout_ms: limit(handler.timeout) })
     }
@@ -186,7 +200,9 @@ impl Workshop {
     }
 
     fn write_last_error(&self, claimed: &Claimed) -> Result<Option<PathBuf>, HandlerError> {
-        let Some(error) = claimed.last_error.as_deref().filter(|_| claimed.number > 1) else { return Ok(None) };
+        let Some(error) = claimed.last_error.as_deref().filter(|_| claimed.number > 1) else {
+            return Ok(None);
+        };
         let folder = self.workdir.jobs().join(slug::job_key(&claimed.id.0));
         let path = folder.join(LAST_ERROR_NAME);
         let written = std::fs::create_dir_all(&folder).and_then(|()| {

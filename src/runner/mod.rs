@@ -4,10 +4,16 @@
 //! a slot; `protocol` is what worker and holder say to each other; `record` is what an attempt leaves on disk.
 //! Nothing outside this module creates a process or sends a signal.
 
+pub mod board;
+pub mod handler;
 pub mod holder;
 pub mod launch;
+pub mod link;
 pub mod process;
 pub mod protocol;
 pub mod record;
+pub mod settle;
+pub mod slot;
 pub mod stop;
 pub mod token;
+pub mod verdict;

@@ -96,8 +96,10 @@ pub fn judge(
             FinishedAttempt { outcome: Outcome::Interrupted, error, ..blank }
         }
         Ending::Lost => {
-            let error =
-                Some("the attempt's processes are gone and left no exit record (killed, or the machine went down)".to_owned());
+            let error = Some(
+                "the attempt's processes are gone and left no exit record (killed, or the machine went down)"
+                    .to_owned(),
+            );
             FinishedAttempt { outcome: Outcome::Lost, error, ..blank }
         }
     };
@@ -123,7 +125,8 @@ fn recorded(
     attempt_dir: &Path,
 ) -> FinishedAttempt {
     let seconds = Duration::from_millis(record.finished_at_ms.saturating_sub(record.started_at_ms));
-    let result = if record.exit_code == Some(0) { HandlerResult::default() } else { HandlerResult::read(attempt_dir) };
+    let result =
+        if record.exit_code == Some(0) { HandlerResult::default() } else { HandlerResult::read(attempt_dir) };
     let (outcome, cause) = match record.reason {
         Reason::SpawnFailed => (
             Outcome::SpawnFailed,
@@ -206,7 +209,11 @@ impl HandlerResult {
     fn read(attempt_dir: &Path) -> Self {
         let read = || -> Option<Self> {
             let mut bytes = Vec::new();
-            File::open(attempt_dir.join(RESULT_NAME)).ok()?.take(MAX_RESULT_BYTES).read_to_end(&mut bytes).ok()?;
+            File::open(attempt_dir.join(RESULT_NAME))
+                .ok()?
+                .take(MAX_RESULT_BYTES)
+                .read_to_end(&mut bytes)
+                .ok()?;
             serde_json::from_slice(&bytes).ok()
         };
         read().unwrap_or_default()

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 use nix::sys::signal::Signal;
-use stallproof::runner::process::ProcessId;
+use stallproof::runner::process::{ProcessId, TOKEN_VARIABLE, end_all, find_by_token, in_session};
 use stallproof::runner::protocol::{Report, Request};
 use stallproof::runner::record::{ExitRecord, Reason};
 
@@ -158,9 +158,9 @@ fn nothing_but_the_three_streams_is_inherited() {
     let inheritable = nix::unistd::dup(&file).unwrap();
     assert!(inheritable.as_raw_fd() > 2);
     let mut holder = HolderClient::start();
-    let request = holder.shell("ls -l /proc/$$/fd | grep -c -e '->'; ls -l /proc/$$/fd >&2");
-    let done = holder.run(&request);
-    assert_eq!(done.stdout(), "3\n", "{}", done.stderr());
+    let request = holder.request("/bin/ls", &["/proc/self/fd"]);
+    // The fourth is the folder that is being listed.
+    assert_eq!(holder.run(&request).stdout(), "0\n1\n2\n3\n");
     assert!(!holder.open_descriptors().contains(&canary));
 }
 
@@ -180,22 +180,24 @@ fn a_timeout_ends_the_command_by_sigterm() {
 fn a_command_that_ignores_sigterm_is_killed_after_the_grace() {
     let mut holder = HolderClient::start();
     let mut request = holder.shell("trap '' TERM; touch ready; while :; do sleep 0.05; done");
-    request.timeout_ms = Some(300);
     request.grace_ms = 300;
+    begin_and_wait(&mut holder, &request);
     let before = Instant::now();
-    let done = holder.run(&request);
-    assert_eq!((done.record.reason, done.record.signal), (Reason::TimedOut, Some(libc::SIGKILL)));
-    assert!(before.elapsed() >= Duration::from_millis(600), "no grace was given");
+    holder.signal(Signal::SIGTERM);
+    let done = holder.finish(&request);
+    assert_eq!((done.record.reason, done.record.signal), (Reason::Stopped, Some(libc::SIGKILL)));
+    assert!(before.elapsed() >= Duration::from_millis(300), "no grace was given");
     assert!(holder.tree().is_empty());
 }
 
 #[test]
 fn a_command_that_leaves_on_sigterm_keeps_its_exit_code() {
     let mut holder = HolderClient::start();
-    let mut request = holder.shell("trap 'echo bye; exit 7' TERM; touch ready; while :; do sleep 0.05; done");
-    request.timeout_ms = Some(500);
-    let done = holder.run(&request);
-    assert_eq!((done.record.reason, done.record.exit_code), (Reason::TimedOut, Some(7)));
+    let request = holder.shell("trap 'echo bye; exit 7' TERM; touch ready; while :; do sleep 0.05; done");
+    begin_and_wait(&mut holder, &request);
+    holder.signal(Signal::SIGTERM);
+    let done = holder.finish(&request);
+    assert_eq!((done.record.reason, done.record.exit_code), (Reason::Stopped, Some(7)));
     assert_eq!(done.stdout(), "bye\n");
 }
 
@@ -203,10 +205,12 @@ fn a_command_that_leaves_on_sigterm_keeps_its_exit_code() {
 fn a_stopped_command_is_ended_all_the_same() {
     let mut holder = HolderClient::start();
     let mut request = holder.shell("kill -STOP $$");
-    request.timeout_ms = Some(100);
     request.grace_ms = 100;
-    let done = holder.run(&request);
-    assert_eq!((done.record.reason, done.record.signal), (Reason::TimedOut, Some(libc::SIGKILL)));
+    let leader = holder.begin(&request);
+    wait_until("the command to stop", || leader.state().unwrap() == Some('T'));
+    holder.signal(Signal::SIGTERM);
+    let done = holder.finish(&request);
+    assert_eq!((done.record.reason, done.record.signal), (Reason::Stopped, Some(libc::SIGKILL)));
 }
 
 #[test]
@@ -443,4 +447,53 @@ fn five_hundred_attempts_leave_no_zombie_and_no_descriptor() {
     }
     assert_eq!(holder.tree(), vec![]);
     assert_eq!(holder.open_descriptors().into_iter().collect::<BTreeSet<_>>(), before);
+}
+
+#[test]
+fn a_record_that_cannot_be_written_is_reported_and_written_later() {
+    let mut holder = HolderClient::start();
+    // A folder in the way fails the rename, as a full disk fails the write.
+    let mut request = holder.shell("mkdir -p \"$DIR/exit.json/in-the-way\"; exit 8");
+    request.env.push(("DIR".into(), request.attempt_dir.clone().into()));
+    holder.send(&request);
+    assert!(matches!(holder.report(), Report::Started { .. }));
+    match holder.report() {
+        Report::Exited { record, .. } => assert_eq!(record.exit_code, Some(8)),
+        other => panic!("{other:?}"),
+    }
+    let next = holder.shell("exit 1");
+    assert_eq!(holder.run(&next).record.exit_code, Some(1), "a record that waits must not hold the slot");
+
+    holder.close_stdin();
+    fs::remove_dir_all(request.attempt_dir.join("exit.json")).unwrap();
+    assert!(holder.wait().success());
+    let record =
+        ExitRecord::read(&request.attempt_dir).unwrap().expect("it is written before the holder exits");
+    assert_eq!(record.exit_code, Some(8));
+    assert!(!request.attempt_dir.join("exit.json.tmp").exists());
+}
+
+#[test]
+fn what_a_killed_holder_leaves_is_found_by_session_and_token_and_can_be_ended() {
+    let mut holder = HolderClient::start();
+    let token = format!("token-{}-{}", holder.id.pid, holder.id.start_ticks);
+    let mut request = holder.shell(
+        "setsid sh -c 'echo $$ > pid; while :; do sleep 600; done' & while [ ! -s pid ]; do sleep 0.01; done; \
+         touch ready; sleep 600",
+    );
+    request.env.push((TOKEN_VARIABLE.into(), token.clone().into()));
+    let leader = begin_and_wait(&mut holder, &request);
+    let daemon = ProcessId::of(pid_from(&holder, "pid")).unwrap().unwrap();
+    holder.signal(Signal::SIGKILL);
+    holder.wait();
+
+    let session = in_session(holder.id.pid, holder.id.start_ticks).unwrap();
+    assert!(session.contains(&leader) && !session.contains(&daemon));
+    let marked = find_by_token(&token).unwrap();
+    assert!(marked.contains(&leader) && marked.contains(&daemon));
+    assert_eq!(ExitRecord::read(&request.attempt_dir).unwrap(), None);
+
+    let survivors = end_all(|| find_by_token(&token), Instant::now() + Duration::from_secs(10)).unwrap();
+    assert_eq!(survivors, vec![]);
+    assert!(!leader.is_alive().unwrap() && !daemon.is_alive().unwrap());
 }

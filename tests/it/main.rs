@@ -3,4 +3,5 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is how a broken assumption is reported")]
 
 mod holder;
+
 mod support;

@@ -16,6 +16,7 @@ use nix::unistd::{Pid, read};
 
 use super::capped_log::{CappedLog, LogSummary};
 use super::phase::{Act, Input, Phase};
+use super::reports::Reports;
 use super::setup::Signals;
 use super::spawn::Started;
 use super::tree::Tree;
@@ -23,6 +24,8 @@ use crate::runner::process::{ProcessId, Reaped, reap_any};
 use crate::runner::protocol::Request;
 use crate::runner::record::Reason;
 
+/// How long the report of the start waits for company.
+const ANNOUNCE_AFTER: Duration = Duration::from_millis(3);
 /// The longest that leftovers get between SIGTERM and SIGKILL.
 const MAX_LEFTOVER_GRACE: Duration = Duration::from_secs(2);
 /// The pause after the first kill that left something; it doubles up to the second one.
@@ -53,6 +56,8 @@ pub(super) struct Attempt<'a> {
     /// When the clock has something to say in this phase.
     timer: Option<Instant>,
     pause: Duration,
+    /// When the start is reported at the latest; `None` once it is.
+    announce_at: Option<Instant>,
     leftovers: HashSet<ProcessId>,
 }
 
@@ -74,15 +79,20 @@ impl<'a> Attempt<'a> {
             // A limit the clock cannot express is none.
             timer: timeout.and_then(|limit| Instant::now().checked_add(limit)),
             pause: FIRST_PAUSE,
+            announce_at: Some(Instant::now() + ANNOUNCE_AFTER),
             leftovers: HashSet::new(),
         }
     }
 
-    /// Stays with the attempt until no process of it is left.
-    pub(super) fn run(mut self, buffer: &mut [u8]) -> Ended {
+    /// Stays with the attempt until no process of it is left. The report of its start is in `reports`.
+    pub(super) fn run(mut self, buffer: &mut [u8], reports: &mut Reports) -> Ended {
         loop {
             let signalled = self.wait_and_read(buffer);
-            let elapsed = self.timer.is_some_and(|timer| timer <= Instant::now());
+            let now = Instant::now();
+            if self.announce_at.take_if(|due| *due <= now).is_some() {
+                reports.flush();
+            }
+            let elapsed = self.timer.is_some_and(|timer| timer <= now);
             if !signalled && !elapsed {
                 continue;
             }
@@ -108,7 +118,7 @@ impl<'a> Attempt<'a> {
         for stream in &self.streams {
             descriptors.extend(stream.pipe.as_ref().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
         }
-        match poll(&mut descriptors, timeout_until(self.timer)) {
+        match poll(&mut descriptors, timeout_until(self.timer.into_iter().chain(self.announce_at).min())) {
             Ok(_) => {}
             Err(Errno::EINTR) => return true,
             Err(_) => {
@@ -182,7 +192,7 @@ impl<'a> Attempt<'a> {
         self.leader_end.is_none().then_some(self.leader)
     }
 
-    fn count_leftovers(&mut self, ended: HashSet<ProcessId>) {
+    fn count_leftovers(&mut self, ended: Vec<ProcessId>) {
         if self.leader_end.is_some() {
             self.leftovers.extend(ended);
         }

@@ -15,6 +15,7 @@ mod capped_log;
 mod cgroup;
 mod phase;
 mod records;
+mod reports;
 mod serve;
 mod setup;
 mod spawn;

@@ -1,8 +1,7 @@
 //! The holder's outer loop: take a request, run it, publish its record, report.
 //!
 //! Reads requests only between attempts, so a closed stdin is noticed when the attempt at hand is over, and
-//! whatever was received whole by then is still run. Reports go out by a blocking write: they are a few hundred
-//! bytes, at most two for each request, and a worker that is gone costs nothing (`EPIPE` is ignored).
+//! whatever was received whole by then is still run.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -11,10 +10,11 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::unistd::{read, write};
+use nix::unistd::read;
 
 use super::attempt::{Attempt, Ended, timeout_until};
 use super::records::Records;
+use super::reports::Reports;
 use super::setup::Signals;
 use super::spawn::{Launcher, create_folder};
 use super::tree::Tree;
@@ -31,14 +31,20 @@ pub(super) struct Holder {
     tree: Tree,
     launcher: Launcher,
     records: Records,
+    reports: Reports,
     buffer: Vec<u8>,
 }
 
 impl Holder {
     pub(super) fn new(signals: Signals) -> io::Result<Self> {
-        let launcher = Launcher::new()?;
-        let buffer = vec![0; BUFFER_BYTES];
-        Ok(Self { signals, tree: Tree::new(), launcher, records: Records::default(), buffer })
+        Ok(Self {
+            signals,
+            tree: Tree::new(),
+            launcher: Launcher::new()?,
+            records: Records::default(),
+            reports: Reports::default(),
+            buffer: vec![0; BUFFER_BYTES],
+        })
     }
 
     /// Runs what is asked for until stdin closes.
@@ -94,20 +100,20 @@ impl Holder {
                 format!("cannot create the attempt folder `{}`: {error}", request.attempt_dir.display());
             // No record: the folder is not there, or it is another attempt's.
             let record = failed_start(started_at_ms, error.raw_os_error(), text);
-            send(&Report::Exited { tag: request.tag, record });
+            self.reports.send(&Report::Exited { tag: request.tag, record });
             return Ok(());
         }
         let record = match self.launcher.start(&request) {
             Err(error) => failed_start(started_at_ms, error.errno(), error.to_string()),
             Ok(started) => {
                 let pid = started.leader.as_raw();
-                send(&Report::Started { tag: request.tag, pid, started_at_ms });
+                self.reports.hold(&Report::Started { tag: request.tag, pid, started_at_ms });
                 let attempt = Attempt::new(started, &request, &self.signals, &self.tree);
-                exit_record(pid, started_at_ms, attempt.run(&mut self.buffer))
+                exit_record(pid, started_at_ms, attempt.run(&mut self.buffer, &mut self.reports))
             }
         };
         self.records.publish(request.attempt_dir, &record);
-        send(&Report::Exited { tag: request.tag, record });
+        self.reports.send(&Report::Exited { tag: request.tag, record });
         self.records.retry(Instant::now());
         Ok(())
     }
@@ -160,19 +166,5 @@ fn failed_start(started_at_ms: u64, errno: Option<i32>, error: String) -> ExitRe
         stdout_bytes: 0,
         stderr_bytes: 0,
         cut: false,
-    }
-}
-
-/// Writes a report to stdout. A worker that is gone reads `exit.json` instead.
-fn send(report: &Report) {
-    let Ok(frame) = report.encode() else { return };
-    let stdout = io::stdout();
-    let mut rest = frame.as_slice();
-    while !rest.is_empty() {
-        match write(&stdout, rest) {
-            Ok(count) => rest = &rest[count..],
-            Err(Errno::EINTR) => {}
-            Err(_) => return,
-        }
     }
 }

@@ -29,33 +29,38 @@ impl Tree {
 
     /// Asks every process to leave, and gives those that were asked.
     ///
-    /// `leader` is the group to signal when `/proc` cannot be read; only while the leader is not reaped, as its
-    /// number may be another's after that.
-    pub(super) fn terminate(&self, leader: Option<Pid>) -> HashSet<ProcessId> {
+    /// Parents before children: a shell whose command dies first would exit with a code of its own, and the record
+    /// would say that nobody ended it. `leader` is the group to signal when `/proc` cannot be read; only while the
+    /// leader is not reaped, as its number may be another's after that.
+    pub(super) fn terminate(&self, leader: Option<Pid>) -> Vec<ProcessId> {
         let found = self.find().unwrap_or_else(|| signal_group(leader, Signal::SIGTERM));
         send_all(&found, Signal::SIGTERM);
         found
     }
 
     /// Kills every process that can be found, and gives those that were killed. `leader` as above.
-    pub(super) fn kill(&self, leader: Option<Pid>) -> HashSet<ProcessId> {
-        let mut killed = HashSet::new();
+    ///
+    /// Children before parents: the kernel wakes a stopped group whose parent dies, and it could fork again.
+    pub(super) fn kill(&self, leader: Option<Pid>) -> Vec<ProcessId> {
+        let mut killed = Vec::new();
         if let Some(cgroup) = &self.cgroup {
             // Who it was can only be seen before.
-            killed.extend(self.find().unwrap_or_default());
+            killed = self.find().unwrap_or_default();
             cgroup.kill_all();
         }
         let frozen = self.freeze().unwrap_or_else(|| signal_group(leader, Signal::SIGKILL));
-        send_all(&frozen, Signal::SIGKILL);
+        send_all(frozen.iter().rev(), Signal::SIGKILL);
         killed.extend(frozen);
         killed
     }
 
     /// Stops everything, so that nothing can fork away while it is killed.
-    fn freeze(&self) -> Option<HashSet<ProcessId>> {
-        let mut frozen = HashSet::new();
+    fn freeze(&self) -> Option<Vec<ProcessId>> {
+        let mut frozen = Vec::new();
+        let mut seen = HashSet::new();
         for _ in 0..MAX_FREEZE_PASSES {
-            let new: HashSet<ProcessId> = self.find()?.difference(&frozen).cloned().collect();
+            let mut new = self.find()?;
+            new.retain(|process| seen.insert(process.clone()));
             if new.is_empty() {
                 break;
             }
@@ -65,20 +70,20 @@ impl Tree {
         Some(frozen)
     }
 
-    /// Everything below the holder; `None` when `/proc` cannot be read.
-    fn find(&self) -> Option<HashSet<ProcessId>> {
-        Some(descendants(self.holder).ok()?.into_iter().collect())
+    /// Everything below the holder, parents before children; `None` when `/proc` cannot be read.
+    fn find(&self) -> Option<Vec<ProcessId>> {
+        descendants(self.holder).ok()
     }
 }
 
 /// All that can be done without `/proc`. Whoever it misses keeps the slot taken.
-fn signal_group(leader: Option<Pid>, signal: Signal) -> HashSet<ProcessId> {
+fn signal_group(leader: Option<Pid>, signal: Signal) -> Vec<ProcessId> {
     let _ = leader.map(|group| killpg(group, signal));
-    HashSet::new()
+    Vec::new()
 }
 
 /// A process that is gone, or is somebody else's, is met again in the next round or not at all.
-fn send_all(processes: &HashSet<ProcessId>, signal: Signal) {
+fn send_all<'a>(processes: impl IntoIterator<Item = &'a ProcessId>, signal: Signal) {
     for process in processes {
         let _ = process.signal(signal);
     }

@@ -20,7 +20,8 @@ const ROUND: Duration = Duration::from_millis(50);
 /// The pause before an empty scan is confirmed by a second one.
 const CONFIRM_AFTER: Duration = Duration::from_millis(5);
 
-/// All living and zombie processes below `pid`, by parent links, without `pid` itself.
+/// All living and zombie processes below `pid`, by parent links, without `pid` itself. A parent comes before
+/// its children.
 ///
 /// # Errors
 /// When `/proc` cannot be read.

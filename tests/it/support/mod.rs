@@ -1,3 +1,4 @@
 //! What several topics need to drive the real programs. One file per program.
 
+pub mod bed;
 pub mod holder_client;

@@ -1,0 +1,98 @@
+//! `stallproof cancel`: ends jobs that wait or run.
+//!
+//! A waiting job is cancelled at once. A running one is asked to end; the worker's holder ends its whole process tree,
+//! and this command waits for that, with a limit, when a worker is there to see to it.
+
+use std::time::{Duration, Instant};
+
+use clap::Args as ClapArgs;
+
+use super::context::{Context, has_worker};
+use super::failure::Refused;
+use super::job_ref::{self, JobRefError};
+use super::outcomes::{JobOutcome, print};
+use super::output::Out;
+use crate::job::State;
+use crate::ledger::{Cancelled, Control, Reader};
+
+/// How long running jobs are waited for.
+const LIMIT: Duration = Duration::from_secs(30);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// Ids of the jobs
+    #[arg(required_unless_present = "run")]
+    id: Vec<String>,
+    /// Every job of this run that is not over
+    #[arg(long, value_name = "ID")]
+    run: Option<String>,
+    /// Do not wait until running jobs have ended
+    #[arg(long)]
+    no_wait: bool,
+}
+
+pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Result<u8> {
+    let (workdir, reader, mut control) = context.control()?;
+    let mut ids = args.id.clone();
+    if let Some(run) = &args.run {
+        let counts = reader.counts_of_run(run)?;
+        if counts.open() + counts.ended() == 0 {
+            return Err(Refused::new(format!("no job belongs to the run `{run}`")).into());
+        }
+        ids.extend(control.open_jobs_of_run(run)?);
+    }
+    let mut outcomes = Vec::new();
+    for id in &ids {
+        outcomes.push(cancel(id, &reader, &mut control)?);
+    }
+    let waits = !args.no_wait && has_worker(&workdir);
+    wait(&mut outcomes, if waits { LIMIT } else { Duration::ZERO }, &reader)?;
+    print(&outcomes, context.json, out)
+}
+
+fn cancel(given: &str, reader: &Reader, control: &mut Control) -> anyhow::Result<JobOutcome> {
+    let failed = |id: String, state, result| JobOutcome { id, ok: false, state, result };
+    let row = match job_ref::find_surely(reader, given) {
+        Ok(row) => row,
+        Err(JobRefError::Ledger(err)) => return Err(err.into()),
+        Err(err) => return Ok(failed(given.to_owned(), None, err.to_string())),
+    };
+    let id = row.id.0;
+    let done = |state, result: &str| (true, Some(state), result.to_owned());
+    let (ok, state, result) = match control.cancel(&id)? {
+        Cancelled::Now => done(State::Cancelled, "cancelled"),
+        Cancelled::Requested => done(State::Running, REQUESTED),
+        Cancelled::Over(State::Cancelled) => done(State::Cancelled, "was cancelled already"),
+        Cancelled::Over(state) => (false, Some(state), format!("not cancelled: it is {state}")),
+        Cancelled::Unknown => (false, None, "no such job".to_owned()),
+    };
+    Ok(JobOutcome { id, ok, state, result })
+}
+
+const REQUESTED: &str = "running; asked to end";
+
+/// Waits until the jobs that were asked to end have ended, and says how.
+fn wait(outcomes: &mut [JobOutcome], limit: Duration, reader: &Reader) -> anyhow::Result<()> {
+    let deadline = Instant::now() + limit;
+    for outcome in outcomes.iter_mut().filter(|outcome| outcome.state == Some(State::Running)) {
+        loop {
+            let state = reader.job(&outcome.id)?.map_or(State::Running, |row| row.state);
+            if state.is_terminal() {
+                outcome.state = Some(state);
+                outcome.ok = state == State::Cancelled;
+                outcome.result =
+                    if outcome.ok { "cancelled".to_owned() } else { format!("not cancelled: it is {state}") };
+                break;
+            }
+            if Instant::now() >= deadline {
+                // Asked is all that was promised when nobody waits; a worker that does not react is a failure.
+                outcome.ok = limit.is_zero();
+                break;
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+    Ok(())
+}

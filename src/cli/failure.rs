@@ -1,0 +1,101 @@
+//! How a failure is told: what failed, why, what to do, and the exit code.
+
+use std::io::Write as _;
+
+use serde::Serialize;
+
+use super::args::{FAILED, HELD, PANICKED, STORAGE};
+use crate::config::ConfigError;
+use crate::ledger::LedgerError;
+use crate::lock::LockError;
+use crate::terminal::{Colour, Style, escape_lines};
+use crate::workdir::WorkdirError;
+use crate::worker::PartPanicked;
+
+/// A refusal of a command itself, with advice.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct Refused {
+    message: String,
+    hint: Option<String>,
+}
+
+impl Refused {
+    /// Without advice: the message says it all.
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
+    }
+
+    /// With a line of advice.
+    pub(super) fn hint(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: Some(hint.into()) }
+    }
+}
+
+#[derive(Serialize)]
+struct Told {
+    error: String,
+    caused_by: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+/// Prints the failure on standard error.
+pub(super) fn report(err: &anyhow::Error, json: bool) {
+    let told = Told {
+        error: err.to_string(),
+        caused_by: err.chain().skip(1).map(ToString::to_string).collect(),
+        hint: hint(err),
+    };
+    let text = if json {
+        serde_json::to_string(&told).expect("strings serialise") + "\n"
+    } else {
+        render(&told, Style::stderr())
+    };
+    // Nobody is left to tell when standard error is closed.
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+fn render(told: &Told, style: Style) -> String {
+    let mut text = format!("{} {}\n", style.paint(Colour::Bad, "error:"), escape_lines(&told.error));
+    for cause in &told.caused_by {
+        text += &format!("  {} {}\n", style.paint(Colour::Dim, "caused by:"), escape_lines(cause));
+    }
+    if let Some(hint) = &told.hint {
+        text += &format!("{} {}\n", style.paint(Colour::Active, "hint:"), escape_lines(hint));
+    }
+    text
+}
+
+/// 3 when another worker holds the directory, 70 after a panic, 74 when the ledger cannot be written, else 1.
+pub(super) fn exit_code(err: &anyhow::Error) -> u8 {
+    if find::<PartPanicked>(err).is_some() {
+        return PANICKED;
+    }
+    match (find(err), find(err)) {
+        (Some(LockError::Held { .. }), _) | (_, Some(LedgerError::Fenced { .. })) => HELD,
+        (_, Some(LedgerError::Storage(_))) => STORAGE,
+        _ => FAILED,
+    }
+}
+
+fn hint(err: &anyhow::Error) -> Option<String> {
+    let known = if let Some(refused) = find::<Refused>(err) {
+        return refused.hint.clone();
+    } else if matches!(find(err), Some(LockError::Held { .. })) {
+        "`stallproof status` shows what it does, `stallproof drain` stops it"
+    } else if matches!(find(err), Some(WorkdirError::Root { .. })) {
+        "`stallproof init --dir DIR` creates and fills a working directory"
+    } else if matches!(find(err), Some(LedgerError::Missing(_))) {
+        "`--dir DIR` or STALLPROOF_DIR names another directory"
+    } else if find::<ConfigError>(err).is_some() {
+        "`stallproof init` in an empty folder writes a configuration with every key explained"
+    } else {
+        return None;
+    };
+    Some(known.to_owned())
+}
+
+fn find<E: std::error::Error + Send + Sync + 'static>(err: &anyhow::Error) -> Option<&E> {
+    err.chain().find_map(|cause| cause.downcast_ref())
+}

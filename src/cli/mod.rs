@@ -1,0 +1,33 @@
+//! The command line: one file per command, each a struct of arguments and a `run`.
+//!
+//! Commands read and change the ledger themselves, so that they work when the worker is hung or dead. Everything they
+//! print goes through [`output::Out`]; everything in it that others wrote goes through [`crate::terminal::escape`].
+//! Nothing here starts processes or touches queue files, except `init` and `demo`, which create what is missing.
+
+mod add;
+mod args;
+mod cancel;
+mod check;
+mod completions;
+mod context;
+mod demo;
+mod entries;
+mod failure;
+mod handle;
+mod init;
+mod job_ref;
+mod list;
+mod log;
+mod man;
+mod outcomes;
+mod output;
+pub mod progress_bar;
+mod retry;
+mod show;
+mod status;
+mod stop;
+mod wait;
+mod when;
+mod worker;
+
+pub use args::main;

@@ -1,0 +1,139 @@
+//! `stallproof drain` and `stallproof handover`: end the worker, and wait until it is gone.
+//!
+//! Only a worker whose identity is proved by the lock and by its start time is signalled; nobody else ever is.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Args as ClapArgs;
+use nix::sys::signal::Signal;
+use serde::Serialize;
+
+use super::args::{DONE, FAILED};
+use super::context::Context;
+use super::failure::Refused;
+use super::output::Out;
+use crate::config::{Config, parse_duration};
+use crate::lock::{self, Holder};
+use crate::runner::process::ProcessId;
+use crate::terminal::escape;
+use crate::workdir::Workdir;
+
+/// Added to the worker's own grace periods.
+const MARGIN: Duration = Duration::from_secs(10);
+/// The worker's graces when the configuration cannot be read: a mistake in it must not keep a worker from being
+/// stopped.
+const USUAL_GRACE: Duration = Duration::from_secs(15);
+/// Between two looks at the lock.
+const PAUSE: Duration = Duration::from_millis(50);
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// How long to wait for the worker [default: its grace periods and 10 s]
+    #[arg(long, value_name = "SPAN", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+}
+
+#[derive(Serialize)]
+struct Stopped {
+    result: StopResult,
+    pid: Option<i32>,
+}
+
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum StopResult {
+    NoWorker,
+    Stopped,
+    StillRunning,
+}
+
+pub(super) fn drain(args: &Args, context: &Context, out: &mut Out) -> anyhow::Result<u8> {
+    stop(args, Signal::SIGTERM, context, out)
+}
+
+pub(super) fn handover(args: &Args, context: &Context, out: &mut Out) -> anyhow::Result<u8> {
+    stop(args, Signal::SIGUSR2, context, out)
+}
+
+fn stop(args: &Args, signal: Signal, context: &Context, out: &mut Out) -> anyhow::Result<u8> {
+    let workdir = context.workdir()?;
+    let worker = match lock::holder(&workdir.worker_lock()).context("cannot look at the worker's lock")? {
+        Holder::Nobody => return tell(StopResult::NoWorker, None, &workdir, context, out),
+        Holder::Somebody(Some(worker)) => worker,
+        Holder::Somebody(None) => {
+            return Err(Refused::hint(
+                format!("`{}` is held by a process that cannot be identified", workdir.worker_lock().display()),
+                "it may be starting, or live in another container; try again, or stop it where it was started",
+            )
+            .into());
+        }
+    };
+    let limit = args.timeout.unwrap_or_else(|| usual_limit(&workdir));
+    worker.signal(signal).with_context(|| format!("cannot signal the worker, pid {}", worker.pid))?;
+    let result = wait(&workdir, &worker, limit)?;
+    tell(result, Some(worker.pid), &workdir, context, out)
+}
+
+fn usual_limit(workdir: &Workdir) -> Duration {
+    let graces = Config::load(workdir)
+        .map_or(USUAL_GRACE, |config| config.worker.shutdown_grace + config.worker.kill_grace);
+    graces + MARGIN
+}
+
+/// Waits until this worker no longer holds the directory; a supervisor may have started the next one by then.
+fn wait(workdir: &Workdir, worker: &ProcessId, limit: Duration) -> anyhow::Result<StopResult> {
+    let start = Instant::now();
+    let shown = std::io::stderr().is_terminal();
+    let result = loop {
+        let holder = lock::holder(&workdir.worker_lock()).context("cannot look at the worker's lock")?;
+        let gone = match holder {
+            Holder::Nobody => true,
+            Holder::Somebody(Some(other)) => other != *worker,
+            Holder::Somebody(None) => !worker.is_alive().unwrap_or(true),
+        };
+        if gone {
+            break StopResult::Stopped;
+        }
+        if start.elapsed() >= limit {
+            break StopResult::StillRunning;
+        }
+        if shown {
+            eprint!("\rwaiting for worker {} to end: {} s ", worker.pid, start.elapsed().as_secs());
+        }
+        std::thread::sleep(PAUSE);
+    };
+    if shown {
+        eprint!("\r\x1b[K");
+    }
+    Ok(result)
+}
+
+fn tell(
+    result: StopResult,
+    pid: Option<i32>,
+    workdir: &Workdir,
+    context: &Context,
+    out: &mut Out,
+) -> anyhow::Result<u8> {
+    if context.json {
+        out.json(&Stopped { result, pid })?;
+    } else {
+        let pid = pid.unwrap_or_default();
+        match result {
+            StopResult::NoWorker => {
+                let dir = workdir.root().to_string_lossy();
+                writeln!(out, "no worker is running in {}", escape(&dir))?;
+            }
+            StopResult::Stopped => writeln!(out, "worker {pid} has ended")?,
+            StopResult::StillRunning => {
+                writeln!(
+                    out,
+                    "worker {pid} was asked to end and is still running; `--timeout` waits longer"
+                )?;
+            }
+        }
+    }
+    Ok(if matches!(result, StopResult::StillRunning) { FAILED } else { DONE })
+}

@@ -1,0 +1,460 @@
+//! Splits a JSON array into its elements while it is read, in memory that depends on the largest element only.
+//!
+//! Owns the structure of the file: brackets, strings, commas, nothing after the end. The inside of an element (numbers,
+//! escapes, its encoding) is left to whoever parses its text, so that one bad element does not hide the others. Never
+//! keeps the file; every element knows the byte range it stands in, so that exactly that range can be cut out.
+
+use std::io::{self, Read};
+use std::ops::{ControlFlow, Range};
+
+use sha2::{Digest, Sha256};
+
+/// Bytes asked for at a time.
+const CHUNK: usize = 128 * 1024;
+/// Deepest nesting that fits the bit stack; also what `serde_json` parses.
+const DEEPEST: u8 = 127;
+
+/// What a file may contain.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of one element.
+    pub max_entry_bytes: usize,
+    /// Levels of brackets within one element; more than 127 counts as 127.
+    pub max_depth: u8,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_entry_bytes: 16 << 20, max_depth: DEEPEST }
+    }
+}
+
+/// One element of the array.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item<'a> {
+    /// Its bytes, without the blanks around it. Balanced, but not checked further; not even for UTF-8.
+    pub text: &'a [u8],
+    /// Where they stand in the file.
+    pub range: Range<u64>,
+    /// Line of the first byte, from 1.
+    pub line: u64,
+    /// Column of the first byte, in characters, from 1.
+    pub column: u64,
+}
+
+/// What a complete scan saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scanned {
+    /// Number of elements.
+    pub items: u64,
+    /// Bytes in the file.
+    pub bytes: u64,
+    /// SHA-256 of the file.
+    pub sha256: [u8; 32],
+}
+
+/// Where and why a scan ended early. Elements that stood before that place were handed out.
+#[derive(Debug, thiserror::Error)]
+#[error("{kind} (line {line}, column {column})")]
+pub struct ScanError {
+    /// Why.
+    pub kind: ScanErrorKind,
+    /// Bytes before the place.
+    pub offset: u64,
+    /// Line, from 1.
+    pub line: u64,
+    /// Column in characters, from 1.
+    pub column: u64,
+}
+
+/// Why a scan ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanErrorKind {
+    /// Nothing but blanks; perhaps between somebody's truncation and their write.
+    #[error("the file is empty; expected an array, at least `[]`")]
+    Empty,
+    /// Ended too early; perhaps half-written.
+    #[error("the file ends before the array does: {missing}")]
+    Incomplete {
+        /// What should have followed.
+        missing: &'static str,
+    },
+    /// Valid at first sight, but not an array.
+    #[error("expected an array `[…]`, found {found}")]
+    Shape {
+        /// An object, a string, a number, a boolean or null.
+        found: &'static str,
+    },
+    /// The structure is broken.
+    #[error("{what}")]
+    Syntax {
+        /// What was found and what was expected.
+        what: String,
+    },
+    /// A byte outside of any element that belongs to no UTF-8 text.
+    #[error("the text is not UTF-8: byte 0x{byte:02x}")]
+    NotUtf8 {
+        /// The byte.
+        byte: u8,
+    },
+    /// UTF-16, with or without a byte order mark.
+    #[error("the file is UTF-16; save it as UTF-8")]
+    Utf16,
+    /// An element over the limit.
+    #[error("one entry has more than {max} bytes; split it")]
+    TooLong {
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// The caller had enough.
+    #[error("stopped by the reader")]
+    Stopped,
+    /// The file could not be read.
+    #[error("cannot read on: {0}")]
+    Io(io::Error),
+}
+
+impl ScanErrorKind {
+    /// Whether this looks like a file that somebody is writing just now, and not like a mistake in it.
+    #[must_use]
+    pub fn is_unfinished(&self) -> bool {
+        matches!(self, Self::Empty | Self::Incomplete { .. })
+    }
+}
+
+/// Hands every element of the array in `reader` to `on_item`, in order, until it breaks off.
+///
+/// A UTF-8 byte order mark is accepted; offsets count it. On an error the elements before it have been handed out: an
+/// element counts from the byte that closes it on, a bare number or word from the one behind it on.
+pub fn scan<R, F>(reader: R, limits: Limits, on_item: F) -> Result<Scanned, ScanError>
+where
+    R: Read,
+    F: FnMut(Item<'_>) -> ControlFlow<()>,
+{
+    let mut scanner = Scanner {
+        reader,
+        on_item,
+        limits,
+        hash: Sha256::new(),
+        buf: vec![0; CHUNK],
+        end: 0,
+        base: 0,
+        counted: 0,
+        line: 1,
+        column: 1,
+        state: State::Start,
+        start: 0,
+        depth: 0,
+        objects: 0,
+        items: 0,
+    };
+    scanner.run()
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// Before the `[`.
+    Start,
+    /// After the `[`: an element or `]`.
+    First,
+    /// After a comma: an element.
+    Next,
+    /// In a number or word that is an element.
+    Word,
+    /// In a string; `depth` 0 when the string is the element.
+    Text,
+    /// In a string, after a backslash.
+    Escape,
+    /// In an element, outside of strings.
+    Nested,
+    /// After an element: `,` or `]`.
+    After,
+    /// After the `]`: blanks.
+    Done,
+}
+
+type Step<T> = Result<T, (usize, ScanErrorKind)>;
+
+struct Scanner<R, F> {
+    reader: R,
+    on_item: F,
+    limits: Limits,
+    hash: Sha256,
+    /// What was read and is still needed: `buf[..end]`, of which `buf[0]` stands at `base` in the file.
+    buf: Vec<u8>,
+    end: usize,
+    base: u64,
+    /// `line` and `column` are those of `buf[counted]`.
+    counted: usize,
+    line: u64,
+    column: u64,
+    state: State,
+    /// Where the element began that is being read.
+    start: usize,
+    depth: u8,
+    /// One bit per open bracket, the innermost lowest: 1 for `{`.
+    objects: u128,
+    items: u64,
+}
+
+impl<R: Read, F: FnMut(Item<'_>) -> ControlFlow<()>> Scanner<R, F> {
+    fn run(&mut self) -> Result<Scanned, ScanError> {
+        self.all().map_err(|(at, kind)| {
+            self.count_to(at.min(self.end));
+            ScanError { kind, offset: self.base + at as u64, line: self.line, column: self.column }
+        })
+    }
+
+    fn all(&mut self) -> Step<Scanned> {
+        let mut more = true;
+        while more && self.end < 4 {
+            more = self.fill()?;
+        }
+        let mut pos = self.skip_mark()?;
+        loop {
+            while pos < self.end {
+                pos = self.step(pos)?;
+            }
+            self.make_room()?;
+            pos = self.end;
+            if !self.fill()? {
+                break;
+            }
+        }
+        self.finish()
+    }
+
+    /// Reads once more to the end of the buffer; `false` at the end of the file.
+    fn fill(&mut self) -> Step<bool> {
+        if self.buf.len() - self.end < CHUNK / 2 {
+            self.buf.resize(self.buf.len() + CHUNK, 0);
+        }
+        let count = loop {
+            match self.reader.read(&mut self.buf[self.end..]) {
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Err((self.end, ScanErrorKind::Io(err))),
+                Ok(count) => break count,
+            }
+        };
+        self.hash.update(&self.buf[self.end..self.end + count]);
+        self.end += count;
+        Ok(count > 0)
+    }
+
+    /// Drops everything but the element that is being read.
+    fn make_room(&mut self) -> Step<()> {
+        let inside = matches!(self.state, State::Word | State::Text | State::Escape | State::Nested);
+        let keep = if inside { self.start } else { self.end };
+        if inside && self.end - keep > self.limits.max_entry_bytes {
+            return Err((keep, ScanErrorKind::TooLong { max: self.limits.max_entry_bytes }));
+        }
+        self.count_to(keep);
+        if keep > 0 {
+            self.buf.copy_within(keep..self.end, 0);
+        }
+        self.base += keep as u64;
+        self.end -= keep;
+        (self.counted, self.start) = (0, 0);
+        Ok(())
+    }
+
+    /// Length of a UTF-8 byte order mark; refuses UTF-16.
+    fn skip_mark(&mut self) -> Step<usize> {
+        let head = &self.buf[..self.end.min(4)];
+        match head {
+            [0xef, 0xbb, 0xbf, ..] => {
+                self.counted = 3;
+                Ok(3)
+            }
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Err((0, ScanErrorKind::Utf16)),
+            [0, other, ..] | [other, 0, ..] if other.is_ascii() && *other != 0 => {
+                Err((0, ScanErrorKind::Utf16))
+            }
+            _ => Ok(0),
+        }
+    }
+
+    /// Takes at least one byte; returns the index behind what it took.
+    fn step(&mut self, pos: usize) -> Step<usize> {
+        let byte = self.buf[pos];
+        match self.state {
+            State::Text => return self.text(pos),
+            State::Escape => {
+                self.state = State::Text;
+                return Ok(pos + 1);
+            }
+            State::Nested => return self.nested(pos),
+            State::Word => return self.word(pos),
+            _ if is_blank(byte) => return Ok(pos + 1),
+            State::Start if byte == b'[' => self.state = State::First,
+            State::Start => return Err((pos, self.wrong_shape(pos))),
+            State::First | State::After if byte == b']' => self.state = State::Done,
+            State::First | State::Next => return self.begin(pos),
+            State::After if byte == b',' => self.state = State::Next,
+            State::After => return Err((pos, self.unexpected(pos, "`,` or `]` after an entry"))),
+            State::Done => return Err((pos, self.unexpected(pos, "nothing after the end of the array"))),
+        }
+        Ok(pos + 1)
+    }
+
+    fn begin(&mut self, pos: usize) -> Step<usize> {
+        self.count_to(pos);
+        self.start = pos;
+        self.state = match self.buf[pos] {
+            b'{' | b'[' => {
+                (self.depth, self.objects) = (0, 0);
+                State::Nested
+            }
+            b'"' => {
+                self.depth = 0;
+                State::Text
+            }
+            b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => State::Word,
+            b']' => return Err((pos, self.unexpected(pos, "an entry after the comma"))),
+            _ => return Err((pos, self.unexpected(pos, "an entry"))),
+        };
+        // The opening bracket is for `nested` to count.
+        Ok(if self.state == State::Nested { pos } else { pos + 1 })
+    }
+
+    fn word(&mut self, pos: usize) -> Step<usize> {
+        let rest = &self.buf[pos..self.end];
+        let ends = |b: &u8| is_blank(*b) || matches!(b, b',' | b':' | b'"' | b'[' | b']' | b'{' | b'}');
+        match rest.iter().position(ends) {
+            Some(length) => self.emit(pos + length),
+            None => Ok(self.end),
+        }
+    }
+
+    fn text(&mut self, pos: usize) -> Step<usize> {
+        let Some(found) = memchr::memchr2(b'"', b'\\', &self.buf[pos..self.end]) else { return Ok(self.end) };
+        let at = pos + found;
+        if self.buf[at] == b'\\' {
+            self.state = State::Escape;
+            return Ok(at + 1);
+        }
+        if self.depth == 0 {
+            return self.emit(at + 1);
+        }
+        self.state = State::Nested;
+        Ok(at + 1)
+    }
+
+    fn nested(&mut self, pos: usize) -> Step<usize> {
+        let mut at = pos;
+        while at < self.end {
+            let byte = self.buf[at];
+            match byte {
+                b'"' => {
+                    self.state = State::Text;
+                    return Ok(at + 1);
+                }
+                b'{' | b'[' => {
+                    if self.depth >= self.limits.max_depth.min(DEEPEST) {
+                        let what = format!("an entry is nested deeper than {} levels", self.depth);
+                        return Err((at, ScanErrorKind::Syntax { what }));
+                    }
+                    self.depth += 1;
+                    self.objects = self.objects << 1 | u128::from(byte == b'{');
+                }
+                b'}' | b']' => {
+                    let object = self.objects & 1 == 1;
+                    if object != (byte == b'}') {
+                        let wanted = if object { "`}`" } else { "`]`" };
+                        return Err((at, self.unexpected(at, wanted)));
+                    }
+                    self.depth -= 1;
+                    self.objects >>= 1;
+                    if self.depth == 0 {
+                        return self.emit(at + 1);
+                    }
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+        Ok(at)
+    }
+
+    fn emit(&mut self, end: usize) -> Step<usize> {
+        if end - self.start > self.limits.max_entry_bytes {
+            return Err((self.start, ScanErrorKind::TooLong { max: self.limits.max_entry_bytes }));
+        }
+        let item = Item {
+            text: &self.buf[self.start..end],
+            range: self.base + self.start as u64..self.base + end as u64,
+            line: self.line,
+            column: self.column,
+        };
+        if (self.on_item)(item).is_break() {
+            return Err((self.start, ScanErrorKind::Stopped));
+        }
+        self.items += 1;
+        self.state = State::After;
+        Ok(end)
+    }
+
+    fn finish(&mut self) -> Step<Scanned> {
+        let missing = match self.state {
+            State::Start => return Err((self.end, ScanErrorKind::Empty)),
+            State::Done => {
+                let sha256 = std::mem::take(&mut self.hash).finalize().into();
+                return Ok(Scanned { items: self.items, bytes: self.base + self.end as u64, sha256 });
+            }
+            State::First | State::Next => "an entry should follow",
+            State::After => "`,` or `]` should follow",
+            State::Text | State::Escape => "a string is not closed",
+            State::Word | State::Nested => "an entry is not finished",
+        };
+        Err((self.end, ScanErrorKind::Incomplete { missing }))
+    }
+
+    /// Brings `line` and `column` forward to `buf[to]`.
+    fn count_to(&mut self, to: usize) {
+        let Some(passed) = self.buf.get(self.counted..to) else { return };
+        let tail = match memchr::memrchr(b'\n', passed) {
+            Some(last) => {
+                self.line += memchr::memchr_iter(b'\n', passed).count() as u64;
+                self.column = 1;
+                &passed[last + 1..]
+            }
+            None => passed,
+        };
+        // Every byte that does not continue a character begins one.
+        self.column += tail.iter().map(|byte| u64::from(byte & 0xc0 != 0x80)).sum::<u64>();
+        self.counted = to;
+    }
+
+    fn wrong_shape(&self, pos: usize) -> ScanErrorKind {
+        let found = match self.buf[pos] {
+            b'{' => "an object",
+            b'"' => "a string",
+            b'-' | b'0'..=b'9' => "a number",
+            b't' | b'f' => "a boolean",
+            b'n' => "null",
+            _ => return self.unexpected(pos, "an array `[…]`"),
+        };
+        ScanErrorKind::Shape { found }
+    }
+
+    fn unexpected(&self, pos: usize, wanted: &str) -> ScanErrorKind {
+        let rest = &self.buf[pos..self.end.min(pos + 4)];
+        let found = match rest.utf8_chunks().next() {
+            Some(chunk) if !chunk.valid().is_empty() => {
+                chunk.valid().chars().next().map(|c| format!("`{}`", c.escape_debug()))
+            }
+            // The buffer may end within a character.
+            _ if str::from_utf8(rest).is_err_and(|err| err.error_len().is_none()) => None,
+            _ => return ScanErrorKind::NotUtf8 { byte: rest[0] },
+        };
+        let found = found.unwrap_or_else(|| "a character that is not ASCII".to_owned());
+        ScanErrorKind::Syntax { what: format!("expected {wanted}, found {found}") }
+    }
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+#[cfg(test)]
+mod tests;

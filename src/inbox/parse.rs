@@ -1,0 +1,248 @@
+//! Turns the text of one entry into a [`Submission`], and a submission into what the ledger is asked to record.
+//!
+//! Never fails: an entry that cannot run is a rejected submission with one reason, so that a bad entry stops nobody
+//! else. Identity is decided here: an entry's own `id`, or its canonical content, so that re-indenting, re-ordering
+//! keys or moving an entry creates nothing. Pure but for the clock that a delay in `not_before` counts from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fmt::Write as _;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::canonical::{self, canonical};
+use super::fields::{self, Fields, Flaw};
+use crate::clock::Millis;
+use crate::config::{Config, DEFAULT_LANE, Overrides};
+use crate::job::{ContentHash, Entry, JobId, Submission};
+use crate::ledger::Wanted;
+use crate::terminal;
+
+/// How much of a rejected text is kept: its owner has the rest.
+const KEPT_OF_REJECTED: usize = 64 * 1024;
+
+/// What the parser must know about where an entry comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct ParseContext<'a> {
+    /// Name of the source.
+    pub source: &'a str,
+    /// Whether entries of this source may carry a `command`.
+    pub allow_commands: bool,
+    /// Where the entry stands.
+    pub place: Place<'a>,
+}
+
+/// Where an entry starts, for messages.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Name of the file.
+    pub file: &'a str,
+    /// Line of the entry's first byte, from 1.
+    pub line: u64,
+    /// Column of that byte, from 1, counted in bytes.
+    pub column: u64,
+}
+
+impl<'a> Place<'a> {
+    /// The first byte of a file.
+    #[must_use]
+    pub fn start_of(file: &'a str) -> Self {
+        Self { file, line: 1, column: 1 }
+    }
+
+    /// The place `line` and `column` (from 1) inside the text that starts here.
+    fn inside(self, line: usize, column: usize) -> Self {
+        let (line, column) = (line.max(1) as u64, column.max(1) as u64);
+        let column = if line == 1 { self.column + column - 1 } else { column };
+        Self { file: self.file, line: self.line + line - 1, column }
+    }
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", terminal::escape(self.file), self.line, self.column)
+    }
+}
+
+/// Reads one entry. `raw` is its text without what surrounds it in the file.
+///
+/// Of a repeated key the last value counts. Depth over 127, numbers beyond a 64-bit float's range, lone surrogates and
+/// invalid UTF-8 are rejected with line and column.
+#[must_use]
+pub fn parse_entry(raw: &[u8], ctx: &ParseContext<'_>) -> Submission {
+    let parsed: Result<Value, _> = serde_json::from_slice(raw);
+    let (value, text) = match (parsed, std::str::from_utf8(raw)) {
+        (Ok(value), Ok(text)) => (value, text),
+        (parsed, _) => return unparsable(raw, ctx, parsed.err()),
+    };
+    let content_hash = canonical::hash(canonical(text).as_bytes());
+    let Value::Object(fields) = value else {
+        let reason = format!("expected an object, found {}", fields::shown(&value));
+        return Draft::anonymous(content_hash, text).reject(ctx.place, &reason);
+    };
+    let mut draft = Draft::anonymous(content_hash, text);
+    draft.title = fields::title(&fields).ok().flatten().unwrap_or_default().to_owned();
+    match fields::own_id(&fields, || original_number(text, "id")) {
+        Ok(Some(id)) => (draft.id, draft.has_own_id) = (JobId(id), true),
+        Ok(None) => {}
+        Err(flaw) => return draft.reject(ctx.place, &flaw.to_string()),
+    }
+    match draft.fill(&fields, ctx) {
+        Ok(entry) => Submission::Runnable(entry),
+        Err(reason) => draft.reject(ctx.place, &reason),
+    }
+}
+
+/// The entry so far: what is known of it even when it turns out to be bad.
+struct Draft<'a> {
+    id: JobId,
+    has_own_id: bool,
+    content_hash: ContentHash,
+    text: &'a str,
+    title: String,
+}
+
+impl<'a> Draft<'a> {
+    fn anonymous(content_hash: ContentHash, text: &'a str) -> Self {
+        Self { id: id_of(content_hash), has_own_id: false, content_hash, text, title: String::new() }
+    }
+
+    fn fill(&self, fields: &Fields, ctx: &ParseContext<'_>) -> Result<Entry, String> {
+        let say = |flaw: Flaw| flaw.to_string();
+        let command = fields::command(fields).map_err(say)?;
+        if command.is_some() && !ctx.allow_commands {
+            return Err(format!(
+                "`command`: refused from source `{0}`; set `allow_commands = true` under [sources.{0}] in \
+                 stallproof.toml, or use `stallproof add -- COMMAND`",
+                ctx.source
+            ));
+        }
+        for field in ["title", "description", "code"] {
+            fields::text(fields, field).map_err(say)?;
+        }
+        let title = match (fields::title(fields).map_err(say)?, &command) {
+            (Some(title), _) => title.to_owned(),
+            (None, Some(command)) => command.join(" "),
+            (None, None) => {
+                let found = fields.get("title").map_or_else(|| "neither".to_owned(), fields::shown);
+                return Err(format!(
+                    "`title`: expected a title that can be read, or a `command`, found {found}"
+                ));
+            }
+        };
+        fields::no_dependency(fields).map_err(say)?;
+        let mut key = None;
+        for field in ["concurrency_key", "original_project", "base_project_name"] {
+            let found = fields::name(fields, field).map_err(say)?;
+            key = key.or(found);
+        }
+        Ok(Entry {
+            id: self.id.clone(),
+            has_own_id: self.has_own_id,
+            content_hash: self.content_hash,
+            raw: self.text.to_owned(),
+            title,
+            language: fields::name(fields, "language").map_err(say)?,
+            priority: fields::priority(fields).map_err(say)?.unwrap_or(0.0),
+            run_id: fields::name(fields, "run_id").map_err(say)?,
+            lane: fields::name(fields, "lane").map_err(say)?,
+            timeout: fields::timeout(fields).map_err(say)?,
+            max_retries: fields::count(fields, "max_retries").map_err(say)?,
+            retry_count: fields::count(fields, "retry_count").map_err(say)?.unwrap_or(0),
+            not_before: fields::not_before(fields, Millis::now).map_err(say)?,
+            concurrency_key: key,
+            command,
+        })
+    }
+
+    fn reject(self, place: Place<'_>, reason: &str) -> Submission {
+        Submission::Rejected {
+            id: self.id,
+            has_own_id: self.has_own_id,
+            content_hash: self.content_hash,
+            raw: cut(self.text.to_owned()),
+            title: self.title,
+            reason: format!("{place}: {reason}"),
+        }
+    }
+}
+
+fn unparsable(raw: &[u8], ctx: &ParseContext<'_>, err: Option<serde_json::Error>) -> Submission {
+    let content_hash = canonical::hash(raw);
+    let (place, what) = match &err {
+        Some(err) => {
+            let said = err.to_string();
+            let what = said.split(" at line ").next().unwrap_or(&said).to_owned();
+            (ctx.place.inside(err.line(), err.column()), what)
+        }
+        None => (ctx.place, "invalid UTF-8".to_owned()),
+    };
+    Submission::Rejected {
+        id: id_of(content_hash),
+        has_own_id: false,
+        content_hash,
+        raw: cut(String::from_utf8_lossy(raw).into_owned()),
+        title: String::new(),
+        reason: format!("{place}: not valid JSON: {what}"),
+    }
+}
+
+/// The id of an entry that carries none: 128 bits of its content's hash.
+fn id_of(hash: ContentHash) -> JobId {
+    let mut id = String::with_capacity(32);
+    for byte in &hash.0[..16] {
+        write!(id, "{byte:02x}").expect("a string takes any text");
+    }
+    JobId(id)
+}
+
+/// A number by its value, read from the text because a parsed one may have been rounded.
+fn original_number(text: &str, field: &str) -> String {
+    let fields: BTreeMap<String, &RawValue> = serde_json::from_str(text).expect("it was parsed as an object");
+    fields.get(field).map_or_else(String::new, |raw| canonical::number(raw.get()))
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > KEPT_OF_REJECTED {
+        let end = (0..=KEPT_OF_REJECTED).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+        text.truncate(end);
+    }
+    text
+}
+
+/// What the ledger is asked to record: the submission, and what source, rules and defaults say about it.
+#[must_use]
+pub fn wanted(submission: Submission, source_name: &str, config: &Config) -> Wanted {
+    let mut wanted = Wanted {
+        source: source_name.to_owned(),
+        rank: config.rank_of(source_name),
+        lane: DEFAULT_LANE.to_owned(),
+        handler: None,
+        timeout_ms: None,
+        priority: 0.0,
+        max_attempts: 1,
+        submission,
+    };
+    let Submission::Runnable(entry) = &wanted.submission else { return wanted };
+    let (rules, has_priority) = if config.rules.is_empty() {
+        (Overrides::default(), true)
+    } else {
+        let fields: Fields = serde_json::from_str(&entry.raw).expect("a runnable entry is an object");
+        let has_priority = fields.get("priority").is_some_and(|value| !value.is_null());
+        (config.overrides(source_name, &fields), has_priority)
+    };
+    // What an entry says about itself wins over a rule about its kind, and a rule over the defaults.
+    let max_retries = entry.max_retries.or(rules.max_retries).unwrap_or(config.retry.max_retries);
+    let timeout = entry.timeout.or(rules.timeout);
+    let lane = entry.lane.clone().or(rules.lane);
+    wanted.priority = if has_priority { entry.priority } else { rules.priority.unwrap_or(entry.priority) };
+    wanted.max_attempts = max_retries.saturating_sub(entry.retry_count).saturating_add(1);
+    wanted.timeout_ms = timeout.map(|span| i64::try_from(span.as_millis()).unwrap_or(i64::MAX).max(1));
+    wanted.handler = rules.handler;
+    wanted.lane = lane.unwrap_or(wanted.lane);
+    wanted
+}
+
+#[cfg(test)]
+mod tests;

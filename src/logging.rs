@@ -1,0 +1,51 @@
+//! The worker's and the monitor's logs: JSON lines in `logs/NAME.log.<date>`, and short lines on stderr for a person.
+//!
+//! JSON lines, so that no text of an entry can forge a record; a file a day, appended, never truncated.
+
+use std::io::IsTerminal;
+use std::path::Path;
+
+use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::WorkerGuard;
+use tracing_appender::rolling::{RollingFileAppender, Rotation};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Days of logs that are kept.
+const KEPT_FILES: usize = 30;
+
+/// Writes what waits when it is dropped.
+#[derive(Debug)]
+pub struct Guard {
+    _file: WorkerGuard,
+    _stderr: WorkerGuard,
+}
+
+/// Starts logging under `name` (`worker`, `health_monitor`). Records that wait are written when the guard is dropped.
+pub fn start(folder: &Path, name: &str) -> anyhow::Result<Guard> {
+    let files = RollingFileAppender::builder()
+        .rotation(Rotation::DAILY)
+        .filename_prefix(format!("{name}.log"))
+        .max_log_files(KEPT_FILES)
+        .build(folder)?;
+    // A full disk or a stalled log folder must not stop the worker, so lines are dropped rather than waited for.
+    let (files, file_guard) = tracing_appender::non_blocking(files);
+    // The same holds for a terminal or pipe that nobody reads.
+    let (stderr, stderr_guard) = tracing_appender::non_blocking(std::io::stderr());
+    let json = tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_writer(files)
+        .with_filter(LevelFilter::INFO);
+    let terminal = std::io::stderr().is_terminal();
+    let people = tracing_subscriber::fmt::layer()
+        .compact()
+        .with_target(false)
+        .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none())
+        .with_writer(stderr)
+        .with_filter(if terminal { LevelFilter::INFO } else { LevelFilter::ERROR });
+    // A second start in one process (tests) keeps the first.
+    let _ = tracing_subscriber::registry().with(json).with(people).try_init();
+    Ok(Guard { _file: file_guard, _stderr: stderr_guard })
+}

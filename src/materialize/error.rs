@@ -1,0 +1,84 @@
+//! Why a project was not written, and what the scheduler should make of it.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::gate::Finding;
+
+/// The job can never succeed as it is (`EX_DATAERR`).
+const EXIT_DATA: u8 = 65;
+/// The attempt failed for a reason that may pass (`EX_TEMPFAIL`).
+const EXIT_TEMPORARY: u8 = 75;
+/// The handler was not called the way the runner calls it.
+const EXIT_USAGE: u8 = 2;
+
+/// Why no project was published.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The entry cannot be made into a project.
+    #[error("cannot use the entry: {0}")]
+    Entry(String),
+    /// The produced source file is not the language it claims to be.
+    #[error("{file}:{}", describe(.findings))]
+    Gate {
+        /// Name of the produced source file.
+        file: String,
+        /// What is wrong with it, first place first; never empty.
+        findings: Vec<Finding>,
+    },
+    /// The gate gave no verdict, so nothing may be published.
+    #[error("cannot check {file}: {reason}")]
+    Inconclusive {
+        /// Name of the produced source file.
+        file: String,
+        /// Why there is no verdict.
+        reason: String,
+    },
+    /// The place of the output is taken by something that is not this job's, or is not a plain folder.
+    #[error("cannot publish to `{}`: {reason}; move it away and retry the job", path.display())]
+    Refused {
+        /// The place in question.
+        path: PathBuf,
+        /// Whose it is or what it is.
+        reason: String,
+    },
+    /// The system refused an operation; a later attempt may succeed.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What was tried, as a verb phrase.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The environment of the handler is incomplete.
+    #[error("{0} is not set; this command is run by the worker, use `stallproof add` to create a job")]
+    Environment(&'static str),
+}
+
+impl Failure {
+    /// The exit code that tells the scheduler whether another attempt makes sense.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Entry(_) | Self::Gate { .. } | Self::Refused { .. } => EXIT_DATA,
+            Self::Inconclusive { .. } | Self::Io { .. } => EXIT_TEMPORARY,
+            Self::Environment(_) => EXIT_USAGE,
+        }
+    }
+
+    /// The message with its causes, on one line.
+    pub fn describe(&self) -> String {
+        use std::error::Error;
+        self.source().map_or_else(|| self.to_string(), |cause| format!("{self}: {cause}"))
+    }
+}
+
+fn describe(findings: &[Finding]) -> String {
+    let Some(first) = findings.first() else {
+        return " not well-formed".to_owned();
+    };
+    let more = if findings.len() > 1 { format!(" (and {} more)", findings.len() - 1) } else { String::new() };
+    format!("{}:{}: {}{more}", first.line, first.column, first.message)
+}

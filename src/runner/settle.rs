@@ -1,0 +1,90 @@
+//! Attempts whose holder is gone or belongs to an earlier worker.
+//!
+//! An attempt is over when its holder is: then the exit record says how it ended, and where there is none, every
+//! process of it is proved gone (or ended first) before anything else may be said. The order matters: record, holder,
+//! tree. Nothing here trusts a bare pid.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tokio::io::unix::AsyncFd;
+
+use super::process::{ProcessId, end_all, find_by_token, in_session};
+use super::record::ExitRecord;
+use super::verdict::Ending;
+use crate::ledger::HolderId;
+
+/// How long one round of ending a tree may take.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+/// Between two rounds when something does not die.
+const KILL_PAUSE: Duration = Duration::from_secs(1);
+
+/// What identifies an attempt to its remains.
+#[derive(Clone, Debug)]
+pub struct Remains {
+    /// Its folder.
+    pub attempt_dir: PathBuf,
+    /// Its mark in the environment of its processes.
+    pub token: String,
+    /// Its holder.
+    pub holder: ProcessId,
+}
+
+impl From<&HolderId> for ProcessId {
+    fn from(id: &HolderId) -> Self {
+        Self { pid: id.pid, start_ticks: id.start_ticks, boot_id: id.boot_id.clone() }
+    }
+}
+
+/// Waits until a process has ended. Returns at once when it is gone.
+pub async fn wait_gone(process: &ProcessId) -> io::Result<()> {
+    let Some(pidfd) = process.open_pidfd()? else { return Ok(()) };
+    // SAFETY: an `OwnedFd` gives the same descriptor each time it is asked and keeps it open until it is dropped, which
+    // the registration does after it has deregistered.
+    let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, tokio::io::Interest::READABLE) }?;
+    pidfd.readable().await?.retain_ready();
+    Ok(())
+}
+
+/// How an attempt ended whose holder is gone. Ends what is left of it, for as long as that takes; `pending` is called
+/// when it takes long.
+pub async fn settle(remains: &Remains, mut pending: impl FnMut()) -> io::Result<Ending> {
+    loop {
+        let task = remains.clone();
+        let looked = tokio::task::spawn_blocking(move || look(&task)).await.map_err(io::Error::other)??;
+        match looked {
+            Some(ending) => return Ok(ending),
+            None => {
+                pending();
+                tokio::time::sleep(KILL_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// One look: `None` while a process of the attempt is left that does not die.
+fn look(remains: &Remains) -> io::Result<Option<Ending>> {
+    if let Some(record) = ExitRecord::read(&remains.attempt_dir)? {
+        return Ok(Some(Ending::Recorded(record)));
+    }
+    if !exists(&remains.attempt_dir)? {
+        return Ok(Some(Ending::NeverReceived));
+    }
+    // Processes of another boot are gone with it.
+    if remains.holder.boot_id == super::process::boot_id()? {
+        let found = || {
+            let mut found = find_by_token(&remains.token)?;
+            found.extend(in_session(remains.holder.pid, remains.holder.start_ticks)?);
+            Ok(found)
+        };
+        if !end_all(found, Instant::now() + KILL_LIMIT)?.is_empty() {
+            return Ok(None);
+        }
+    }
+    Ok(Some(ExitRecord::read(&remains.attempt_dir)?.map_or(Ending::Lost, Ending::Recorded)))
+}
+
+fn exists(path: &Path) -> io::Result<bool> {
+    path.try_exists()
+}

@@ -1,0 +1,244 @@
+//! The worker: starts the parts, wires them, and owns the order in which they start and stop.
+//!
+//! Start: state folder, lock, ledger (a new epoch fences off any worker before), what the last worker left, slots and
+//! scheduler, READY, pollers. Stop: pollers and scheduler, running attempts (time to end, then TERM, grace, KILL),
+//! ledger, last status. A part that fails or panics ends the process with a message rather than leave half a worker;
+//! running attempts go on in their holders and are adopted by the next worker. Wiring only: every decision is made in
+//! the part it belongs to.
+
+mod heartbeat;
+mod idle;
+mod recover;
+mod stop;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+use crate::inbox::{self, SourceView};
+use crate::ledger::{Counts, Ledger, LiveAttempt};
+use crate::lock::DirLock;
+use crate::logging;
+use crate::runner::board::Board;
+use crate::runner::handler::Workshop;
+use crate::runner::slot::{Close, Shared, Slot};
+use crate::scheduler::Scheduler;
+use crate::status::{Progress, StatusWriter, WorkerState};
+use crate::workdir::Workdir;
+
+use heartbeat::Heartbeat;
+
+/// How a worker is asked to run.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// End when nothing is left to do.
+    pub until_idle: bool,
+    /// Work on this run alone, and end with it.
+    pub run: Option<String>,
+    /// End after so many looks that found nothing to do.
+    pub max_loops: Option<u64>,
+    /// Number of slots, instead of the configured one.
+    pub slots: Option<usize>,
+    /// Given the number of jobs per state, which goes on changing while a worker waits for its end by itself. Called on
+    /// the runtime, so that it may spawn.
+    pub show: Option<fn(watch::Receiver<Counts>)>,
+}
+
+/// Threads that run async code; there is little of it, the rest waits.
+const RUNTIME_THREADS: usize = 2;
+/// Threads for blocking calls. Each source has at most one in flight, so one that hangs costs one.
+const BLOCKING_THREADS: usize = 64;
+/// The scheduler turns at least twice a second.
+const PART_LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs a worker in `workdir` until it is stopped or idle.
+///
+/// # Errors
+/// [`LockError::Held`](crate::lock::LockError) when another worker has the directory,
+/// [`LedgerError`](crate::ledger::LedgerError) when the ledger cannot be used, [`PartPanicked`], and whatever else keeps
+/// it from starting. Attempts that are live then go on in their holders.
+pub fn run(workdir: Workdir, options: Options) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("stallproof")
+        .enable_all()
+        .build()
+        .context("cannot start the runtime's threads")?;
+    let result = runtime.block_on(hold(workdir, options));
+    // A thread that hangs in a dead mount must not keep the process; everything that matters is recorded.
+    runtime.shutdown_background();
+    result
+}
+
+/// A part of the worker ended in a way that is a defect of ours.
+#[derive(Debug, thiserror::Error)]
+#[error("a part of the worker panicked: {0}; running jobs go on and the next worker adopts them")]
+pub struct PartPanicked(String);
+
+/// Takes the directory, then runs.
+async fn hold(workdir: Workdir, options: Options) -> anyhow::Result<()> {
+    let config = Arc::new(Config::load(&workdir)?);
+    let place = workdir.clone();
+    let lock = tokio::task::spawn_blocking(move || -> anyhow::Result<DirLock> {
+        place.prepare()?;
+        Ok(DirLock::acquire(&place.worker_lock())?)
+    })
+    .await??;
+    let guard = logging::start(&workdir.logs(), "worker")?;
+    tracing::info!(dir = %workdir.root().display(), version = env!("CARGO_PKG_VERSION"), "worker starts");
+    let result = Worker::start(workdir, config, options).await?.work().await;
+    match &result {
+        Ok(()) => tracing::info!("worker ends"),
+        Err(err) => tracing::error!(error = format!("{err:#}"), "worker fails"),
+    }
+    drop(guard);
+    drop(lock);
+    result
+}
+
+/// A running worker: the parts and what connects them.
+struct Worker {
+    config: Arc<Config>,
+    options: Options,
+    ledger: Ledger,
+    board: Board,
+    heartbeat: Heartbeat,
+    progress: Progress,
+    /// Slots and scheduler, pollers, and the tasks around them: none of them ends while the worker works.
+    parts: JoinSet<anyhow::Result<()>>,
+    slots: JoinSet<anyhow::Result<()>>,
+    sources: Vec<watch::Receiver<SourceView>>,
+    close: watch::Sender<Close>,
+    stop: watch::Sender<bool>,
+}
+
+impl Worker {
+    async fn start(workdir: Workdir, config: Arc<Config>, options: Options) -> anyhow::Result<Self> {
+        let progress = Progress::default();
+        let board = Board::default();
+        let path = workdir.ledger();
+        let part = progress.part("ledger", PART_LIMIT);
+        let (ledger, _) = tokio::task::spawn_blocking(move || Ledger::open(&path, part)).await??;
+        let heartbeat = Heartbeat::new(
+            StatusWriter::new(&workdir.status_file(), &workdir.state()),
+            ledger.clone(),
+            (board.clone(), progress.clone()),
+            &config,
+        )?;
+        let mut worker = Self {
+            parts: JoinSet::new(),
+            slots: JoinSet::new(),
+            sources: Vec::new(),
+            close: watch::Sender::new(Close::No),
+            stop: watch::Sender::new(false),
+            heartbeat: heartbeat.clone(),
+            config: config.clone(),
+            options,
+            ledger,
+            board,
+            progress,
+        };
+        worker.parts.spawn(heartbeat.run());
+        let shop = Arc::new(Workshop::new(workdir.clone(), config)?);
+        let inherited = recover::inherited(&shop, &worker.ledger).await?;
+        worker.start_slots(shop, inherited, workdir.state().join("holder.log"));
+        worker.parts.spawn(stop::follow_cancel_requests(worker.ledger.clone(), worker.board.clone()));
+        worker.heartbeat.show(WorkerState::Ready, None).await;
+        if let Err(err) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+            tracing::warn!(error = %err, "cannot tell the service manager that the worker is ready");
+        }
+        worker.start_pollers(workdir);
+        Ok(worker)
+    }
+
+    /// One task per slot; attempts of the last worker go to the slots first.
+    fn start_slots(&mut self, shop: Arc<Workshop>, inherited: Vec<LiveAttempt>, holder_log: PathBuf) {
+        let (events, heard) = mpsc::unbounded_channel();
+        let shared = Shared {
+            shop,
+            ledger: self.ledger.clone(),
+            board: self.board.clone(),
+            events,
+            close: self.close.subscribe(),
+            holder_log,
+        };
+        let count = self.options.slots.unwrap_or(self.config.worker.slots);
+        let mut inherited = inherited.into_iter();
+        let numbers = 0_u32..;
+        for index in numbers.clone().take(count) {
+            self.slots.spawn(Slot::new(index, shared.clone()).run(inherited.next()));
+        }
+        for (index, live) in numbers.skip(count).zip(inherited) {
+            self.slots.spawn(Slot::new(index, shared.clone()).run_inherited(live));
+        }
+        let part = self.progress.part("scheduler", PART_LIMIT);
+        let scheduler =
+            Scheduler::new(self.ledger.clone(), part, &self.config, self.options.run.clone(), heard);
+        let stop = self.stop.subscribe();
+        self.parts.spawn(async move { scheduler.run(stop).await.context("the scheduler failed") });
+    }
+
+    fn start_pollers(&mut self, workdir: Workdir) {
+        let context = inbox::Context {
+            config: self.config.clone(),
+            workdir,
+            ledger: self.ledger.clone(),
+            progress: self.progress.clone(),
+        };
+        self.sources = inbox::spawn(context, &mut self.parts, self.stop.subscribe());
+    }
+
+    /// Works until there is a reason to end, then ends in order.
+    async fn work(mut self) -> anyhow::Result<()> {
+        let mut signals = stop::Signals::new()?;
+        let idle = idle::wait(idle::Watch {
+            options: self.options.clone(),
+            ledger: self.ledger.clone(),
+            board: self.board.clone(),
+            sources: self.sources.clone(),
+        });
+        let why = tokio::select! {
+            why = signals.next() => why,
+            () = idle => stop::Why::Idle,
+            failed = first_failure(&mut self.parts) => return Err(failed),
+            failed = first_failure(&mut self.slots) => return Err(failed),
+        };
+        self.end(why, signals).await
+    }
+
+    async fn end(mut self, why: stop::Why, mut signals: stop::Signals) -> anyhow::Result<()> {
+        tracing::info!(reason = why.as_str(), "worker stops");
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        self.heartbeat.show(WorkerState::Draining, Some(why.as_str())).await;
+        self.stop.send_replace(true);
+        self.close.send_replace(if why == stop::Why::Handover { Close::Handover } else { Close::Drain });
+        stop::end_slots(&mut self.slots, &self.board, &self.config.worker, &mut signals).await?;
+        self.heartbeat.show(WorkerState::Stopped, Some(why.as_str())).await;
+        Ok(())
+    }
+}
+
+/// Resolves when a task that should go on has failed; one that ended well (a surplus slot) is no news.
+async fn first_failure(tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Error {
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(err)) => return err,
+            Err(err) if err.is_panic() => return PartPanicked(panic_text(err)).into(),
+            Err(err) => return err.into(),
+        }
+    }
+    std::future::pending().await
+}
+
+fn panic_text(err: tokio::task::JoinError) -> String {
+    let payload = err.into_panic();
+    let text = payload.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}

@@ -1,0 +1,171 @@
+//! Writes the status file: once a heartbeat, and at once when the worker's state changes.
+//!
+//! One write at a time, on a blocking thread; one that hangs in a dead mount ages the file, which is the truth.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use crate::clock::{Millis, monotonic_ms};
+use crate::config::Config;
+use crate::job::State;
+use crate::ledger::{Counts, Ledger};
+use crate::runner::board::Board;
+use crate::runner::process::ProcessId;
+use crate::status::{HEARTBEAT, Progress, StatusFile, StatusWriter, WorkerState};
+
+/// Span of `rate_30s`.
+const RATE_SPAN_MS: u64 = 30_000;
+/// How long the ledger may take to count before the last known counts are shown.
+const COUNT_LIMIT: Duration = Duration::from_millis(500);
+/// Age of the oldest part at which the service manager's watchdog is no longer fed.
+const WATCHDOG_AGE: Duration = Duration::from_secs(60);
+/// How long a last write may take.
+const WRITE_LIMIT: Duration = Duration::from_secs(2);
+
+/// The worker's state as it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mood {
+    state: WorkerState,
+    reason: Option<&'static str>,
+}
+
+/// Writes the status file. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Heartbeat {
+    facts: Arc<Facts>,
+    state: Arc<Mutex<Memory>>,
+    mood: Arc<std::sync::Mutex<Mood>>,
+}
+
+/// What does not change.
+struct Facts {
+    writer: StatusWriter,
+    ledger: Ledger,
+    board: Board,
+    progress: Progress,
+    me: ProcessId,
+    time_ns: u64,
+    limited_lanes: Vec<String>,
+}
+
+/// What is remembered from one write to the next.
+#[derive(Default)]
+struct Memory {
+    seq: u64,
+    counts: Counts,
+    slow: u64,
+    ended: VecDeque<(u64, u64)>,
+}
+
+impl Heartbeat {
+    pub(super) fn new(
+        writer: StatusWriter,
+        ledger: Ledger,
+        (board, progress): (Board, Progress),
+        config: &Config,
+    ) -> anyhow::Result<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let facts = Facts {
+            writer,
+            ledger,
+            board,
+            progress,
+            me: ProcessId::current()?,
+            time_ns: std::fs::metadata("/proc/self/ns/time").map_or(0, |meta| meta.ino()),
+            limited_lanes: config.lanes.keys().cloned().collect(),
+        };
+        Ok(Self {
+            facts: Arc::new(facts),
+            state: Arc::default(),
+            mood: Arc::new(std::sync::Mutex::new(Mood { state: WorkerState::Starting, reason: None })),
+        })
+    }
+
+    /// Writes once a heartbeat, for ever.
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        loop {
+            self.write().await;
+            tokio::time::sleep(HEARTBEAT).await;
+        }
+    }
+
+    /// Shows a new state, at once: somebody may be waiting for it. Gives up on a disk that does not answer.
+    pub(super) async fn show(&self, state: WorkerState, reason: Option<&'static str>) {
+        *self.mood.lock().expect("no panic happens under this lock") = Mood { state, reason };
+        if tokio::time::timeout(WRITE_LIMIT, self.write()).await.is_err() {
+            tracing::warn!("the status file cannot be written at the moment");
+        }
+    }
+
+    async fn write(&self) {
+        let mut memory = self.state.lock().await;
+        if let Ok(Ok(counts)) = tokio::time::timeout(COUNT_LIMIT, self.facts.ledger.counts()).await {
+            memory.counts = counts;
+        }
+        let lanes = self.facts.limited_lanes.clone();
+        if !lanes.is_empty()
+            && let Ok(Ok(slow)) = tokio::time::timeout(COUNT_LIMIT, self.facts.ledger.ready_in(lanes)).await
+        {
+            memory.slow = slow;
+        }
+        memory.seq += 1;
+        let mood = *self.mood.lock().expect("no panic happens under this lock");
+        let file = self.facts.compose(&mut memory, mood);
+        let facts = self.facts.clone();
+        let written = tokio::task::spawn_blocking(move || facts.writer.write(&file)).await;
+        match written {
+            Ok(Ok(())) => {}
+            Ok(Err(err)) => tracing::error!(error = %err, "cannot write the status file"),
+            Err(err) => tracing::error!(error = %err, "writing the status file failed"),
+        }
+        // The service manager's watchdog is fed by the same counters as the monitor: a stuck part starves it.
+        let age = Millis::now().as_unix_seconds() - self.facts.progress.oldest_stamp();
+        if mood.state == WorkerState::Ready && age < WATCHDOG_AGE.as_secs_f64() {
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+        }
+    }
+}
+
+impl Facts {
+    fn compose(&self, memory: &mut Memory, mood: Mood) -> StatusFile {
+        let (slots, last_progress) = self.board.snapshot();
+        let counts = &memory.counts;
+        StatusFile {
+            timestamp: self.progress.oldest_stamp(),
+            queue_size: counts.of(State::Queued) + counts.of(State::Retrying),
+            slow_queue_size: memory.slow,
+            workers: slots.into_iter().map(|(index, slot)| (index.to_string(), slot)).collect(),
+            schema: StatusFile::schema(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: self.me.pid,
+            start_ticks: self.me.start_ticks,
+            boot_id: self.me.boot_id.clone(),
+            time_ns: self.time_ns,
+            epoch: self.ledger.epoch(),
+            seq: memory.seq,
+            monotonic: monotonic_ms(),
+            state: mood.state,
+            reason: mood.reason.map(str::to_owned),
+            counts: counts.0.iter().map(|(state, n)| (state.to_string(), *n)).collect(),
+            rate_30s: rate(&mut memory.ended, counts.ended()),
+            last_progress: last_progress.as_unix_seconds(),
+            progress: self.progress.snapshot(),
+        }
+    }
+}
+
+/// Jobs that ended per second over the span, from samples of the total.
+#[expect(clippy::cast_precision_loss, reason = "a rate is shown with a few digits")]
+fn rate(samples: &mut VecDeque<(u64, u64)>, ended: u64) -> f64 {
+    let now = monotonic_ms();
+    samples.push_back((now, ended));
+    while samples.front().is_some_and(|(at, _)| now.saturating_sub(*at) > RATE_SPAN_MS) {
+        samples.pop_front();
+    }
+    let Some(&(first_at, first)) = samples.front() else { return 0.0 };
+    let seconds = now.saturating_sub(first_at) as f64 / 1000.0;
+    if seconds < 0.5 { 0.0 } else { ended.saturating_sub(first) as f64 / seconds }
+}

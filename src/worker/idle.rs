@@ -1,0 +1,76 @@
+//! When a worker that was asked to end by itself may do so.
+//!
+//! Nothing is open in the ledger, no attempt is live, and every source has looked twice since that became true and
+//! found nothing unread and nothing to prune: an entry that was written just before the end is still seen.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::Options;
+use crate::inbox::SourceView;
+use crate::ledger::{Counts, Ledger};
+use crate::runner::board::Board;
+
+/// Between two looks at the ledger's counts.
+const LOOK: Duration = Duration::from_millis(50);
+/// Rounds that every source must complete after the last sign of work.
+const QUIET_ROUNDS: u64 = 2;
+
+/// What is looked at.
+pub(super) struct Watch {
+    pub(super) options: Options,
+    pub(super) ledger: Ledger,
+    pub(super) board: Board,
+    pub(super) sources: Vec<watch::Receiver<SourceView>>,
+}
+
+/// Resolves when the worker may end; never, when it was not asked to.
+pub(super) async fn wait(watch: Watch) {
+    let asked = watch.options.until_idle || watch.options.run.is_some() || watch.options.max_loops.is_some();
+    if !asked {
+        return std::future::pending().await;
+    }
+    let shown = watch.options.show.map(|show| {
+        let (sender, receiver) = watch::channel(Counts::default());
+        show(receiver);
+        sender
+    });
+    let mut quiet_since: Option<Vec<u64>> = None;
+    let mut idle_looks = 0;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if !watch.is_quiet(shown.as_ref()).await {
+            quiet_since = None;
+            continue;
+        }
+        let rounds = watch.rounds();
+        let since = quiet_since.get_or_insert_with(|| rounds.clone());
+        if rounds.iter().zip(since.iter()).any(|(now, then)| *now < then + QUIET_ROUNDS) {
+            continue;
+        }
+        idle_looks += 1;
+        quiet_since = None;
+        if watch.options.max_loops.is_none_or(|limit| idle_looks >= limit) {
+            return;
+        }
+    }
+}
+
+impl Watch {
+    async fn is_quiet(&self, shown: Option<&watch::Sender<Counts>>) -> bool {
+        // The ledger answers or the worker ends with its error; here it is enough that this is not quiet.
+        let Ok(open) = self.ledger.open_jobs(self.options.run.clone()).await else { return false };
+        if let Some(counts) = shown
+            && let Ok(now) = self.ledger.counts().await
+        {
+            counts.send_replace(now);
+        }
+        let settled = self.sources.iter().all(|source| source.borrow().settled);
+        open == 0 && settled && (self.options.run.is_some() || self.board.live() == 0)
+    }
+
+    fn rounds(&self) -> Vec<u64> {
+        self.sources.iter().map(|source| source.borrow().rounds).collect()
+    }
+}

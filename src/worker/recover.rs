@@ -1,0 +1,47 @@
+//! What the last worker left: attempts that are live still are adopted, all others are settled before work begins.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use crate::ledger::{Ledger, LiveAttempt};
+use crate::runner::handler::Workshop;
+use crate::runner::process::ProcessId;
+use crate::runner::settle::{self, Remains};
+use crate::runner::slot;
+use crate::runner::verdict::StopReason;
+
+/// Settles every attempt whose holder is gone and returns those whose holder lives.
+pub(super) async fn inherited(shop: &Arc<Workshop>, ledger: &Ledger) -> anyhow::Result<Vec<LiveAttempt>> {
+    let mut alive = Vec::new();
+    for live in ledger.live_attempts().await? {
+        let holder = ProcessId::from(&live.holder);
+        let holder_lives = holder.is_alive().context("cannot read /proc to see which attempts are live")?;
+        if holder_lives {
+            alive.push(live);
+        } else {
+            settle_one(shop, ledger, live, holder).await?;
+        }
+    }
+    Ok(alive)
+}
+
+async fn settle_one(
+    shop: &Arc<Workshop>,
+    ledger: &Ledger,
+    live: LiveAttempt,
+    holder: ProcessId,
+) -> anyhow::Result<()> {
+    let LiveAttempt { claimed, cancel_requested, .. } = live;
+    let remains = Remains { attempt_dir: shop.attempt_dir(&claimed), token: shop.token(&claimed), holder };
+    let ending = settle::settle(&remains, || {
+        tracing::warn!(job_id = %claimed.id, "a process of an attempt of the last worker does not die; waiting");
+    })
+    .await
+    .context("cannot tell what became of an attempt of the last worker")?;
+    let stop = cancel_requested.then_some(StopReason::Cancelled);
+    let end = slot::conclude(shop, &claimed, ending, stop).await?;
+    tracing::info!(job_id = %claimed.id, attempt = claimed.number, outcome = end.outcome.as_str(), "settled");
+    ledger.finish(end).await?;
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! Why a worker stops, and how running attempts are ended.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::first_failure;
+use crate::config::WorkerConfig;
+use crate::job::Seq;
+use crate::ledger::Ledger;
+use crate::runner::board::Board;
+use crate::runner::verdict::StopReason;
+
+/// After KILL, how long the kernel may take to be rid of a tree before the worker ends without it.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why a worker stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// SIGTERM or SIGINT.
+    Asked,
+    /// SIGUSR2: attempts go on, the next worker adopts them.
+    Handover,
+    /// It was to end when nothing is left to do.
+    Idle,
+}
+
+impl Why {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Asked => "asked to stop",
+            Self::Handover => "handover",
+            Self::Idle => "nothing left to do",
+        }
+    }
+}
+
+/// The signals a worker listens to. SIGHUP and SIGPIPE do nothing to it.
+pub(super) struct Signals {
+    term: Signal,
+    int: Signal,
+    handover: Signal,
+    _hangup: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen to signals");
+        Ok(Self {
+            term: listen(SignalKind::terminate())?,
+            int: listen(SignalKind::interrupt())?,
+            handover: listen(SignalKind::user_defined2())?,
+            _hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    pub(super) async fn next(&mut self) -> Why {
+        tokio::select! {
+            _ = self.term.recv() => Why::Asked,
+            _ = self.int.recv() => Why::Asked,
+            _ = self.handover.recv() => Why::Handover,
+        }
+    }
+}
+
+/// Waits until every slot is closed: attempts may end by themselves within the grace, then they are interrupted. A
+/// second signal interrupts at once, a third kills at once.
+pub(super) async fn end_slots(
+    slots: &mut JoinSet<anyhow::Result<()>>,
+    board: &Board,
+    config: &WorkerConfig,
+    signals: &mut Signals,
+) -> anyhow::Result<()> {
+    let interrupt_at = Instant::now() + config.shutdown_grace;
+    let give_up_at = interrupt_at + config.kill_grace + KILL_LIMIT;
+    let mut interrupted = false;
+    while !slots.is_empty() {
+        tokio::select! {
+            ended = slots.join_next() => match ended {
+                Some(Ok(Ok(()))) | None => {}
+                Some(Ok(Err(err))) => return Err(err),
+                Some(Err(err)) => {
+                    let mut failed = JoinSet::new();
+                    failed.spawn(async move { Err(err.into()) });
+                    return Err(first_failure(&mut failed).await);
+                }
+            },
+            () = tokio::time::sleep_until(interrupt_at), if !interrupted => {
+                interrupted = true;
+                board.stop_all(StopReason::Interrupted);
+            }
+            _ = signals.next() => {
+                interrupted = true;
+                board.stop_all(StopReason::Interrupted);
+            }
+            () = tokio::time::sleep_until(give_up_at) => {
+                tracing::error!(live = board.live(), "attempts do not die; the next worker takes care of them");
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Ends the attempts of running jobs that a person cancelled, each once.
+pub(super) async fn follow_cancel_requests(ledger: Ledger, board: Board) -> anyhow::Result<()> {
+    let mut ready = ledger.ready();
+    let mut asked: HashSet<Seq> = HashSet::new();
+    loop {
+        let requests: HashSet<Seq> = ledger.cancel_requests().await?.into_iter().collect();
+        asked.retain(|seq| requests.contains(seq));
+        for seq in requests {
+            // An attempt that is claimed but not begun yet is reached at the next look.
+            if !asked.contains(&seq) && board.stop(seq, StopReason::Cancelled) {
+                asked.insert(seq);
+            }
+        }
+        tokio::select! {
+            changed = ready.changed() => changed.context("the ledger has ended")?,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+}
