@@ -141,7 +141,7 @@ fn configuration(situation: &Situation) -> Vec<Finding> {
 }
 
 /// A time span for people: "43 s", "12 min", "3 h 05 min".
-pub(super) fn span(duration: Duration) -> String {
+pub(in crate::monitor) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0..10 => format!("{:.1} s", duration.as_secs_f64()),
