@@ -269,9 +269,11 @@ impl RawWebhook {
             return Err("`monitor.webhook.url` must start with \"https://\"".to_owned());
         }
         if plain && !self.allow_private {
-            return Err("`monitor.webhook.url` is plain http; use https, or set `allow_private = true` for a \
+            return Err(
+                "`monitor.webhook.url` is plain http; use https, or set `allow_private = true` for a \
                         receiver on this machine or network"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         Ok(Webhook {
             url: self.url,

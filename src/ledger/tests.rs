@@ -272,7 +272,8 @@ async fn reading_untouched_changes_no_byte_whether_the_ledger_was_closed_or_left
     // What a killed worker leaves: database, WAL and shared memory, and nobody who has them open.
     let left = tempfile::Builder::new().prefix("left % ?x ").tempdir().unwrap();
     for (name, bytes) in tree(bed.dir.path()) {
-        std::io::Write::write_all(&mut std::fs::File::create(left.path().join(name)).unwrap(), &bytes).unwrap();
+        std::io::Write::write_all(&mut std::fs::File::create(left.path().join(name)).unwrap(), &bytes)
+            .unwrap();
     }
     let before = tree(left.path());
     assert!(before.iter().any(|(name, _)| name == "ledger.db-wal"), "nothing to recover");
@@ -301,7 +302,8 @@ async fn work_tells_what_could_start_and_what_is_held_back() {
     let first = bed.add(entry("a", 1)).await.seq;
     let mut heavy = wanted(entry("b", 2));
     heavy.lane = "heavy".to_owned();
-    let second = bed.ledger.ingest(vec![Wanted { lane: "heavy".to_owned(), ..wanted(entry("c", 3)) }, heavy]).await;
+    let second =
+        bed.ledger.ingest(vec![Wanted { lane: "heavy".to_owned(), ..wanted(entry("c", 3)) }, heavy]).await;
     let second = second.unwrap()[0].seq;
     bed.claim(first).await.unwrap();
     let claimed = bed.claim(second).await.unwrap();

@@ -83,8 +83,10 @@ impl Reader {
 
     /// Whether this attempt is over; `None` when the ledger knows no such attempt.
     pub fn attempt_is_over(&self, job: Seq, number: u32) -> Result<Option<bool>> {
-        let mut query = self.conn.prepare_cached("SELECT outcome FROM attempt WHERE job = ?1 AND number = ?2")?;
-        let outcome = query.query_row(params![job, number], |row| row.get::<_, Option<String>>(0)).optional()?;
+        let mut query =
+            self.conn.prepare_cached("SELECT outcome FROM attempt WHERE job = ?1 AND number = ?2")?;
+        let outcome =
+            query.query_row(params![job, number], |row| row.get::<_, Option<String>>(0)).optional()?;
         Ok(outcome.map(|outcome| outcome.is_some_and(|word| word.parse::<Outcome>().is_ok())))
     }
 

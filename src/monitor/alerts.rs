@@ -108,7 +108,9 @@ pub fn deliver(scene: &Scene, channel: Channel, event: &Event) -> Result<(), Str
     let monitor = &scene.config.monitor;
     match (channel, &monitor.alert, &monitor.webhook) {
         (Channel::Command, Some(command), _) => run_command(scene, command, &body),
-        (Channel::Webhook, _, Some(hook)) => webhook::post(hook, &body).map_err(|err| super::scene::error_chain(&err)),
+        (Channel::Webhook, _, Some(hook)) => {
+            webhook::post(hook, &body).map_err(|err| super::scene::error_chain(&err))
+        }
         _ => Err("the channel is no longer configured".to_owned()),
     }
 }
@@ -121,7 +123,9 @@ fn run_command(scene: &Scene, command: &[String], body: &[u8]) -> Result<(), Str
     let launch = Launch { command, cwd: scene.workdir.root(), output: &output };
     match launch.run(body, COMMAND_LIMIT) {
         Ok(ToolEnd::Exited(status)) if status.success() => Ok(()),
-        Ok(ToolEnd::Exited(status)) => Err(format!("the alert command failed ({status}); see logs/alert.out")),
+        Ok(ToolEnd::Exited(status)) => {
+            Err(format!("the alert command failed ({status}); see logs/alert.out"))
+        }
         Ok(ToolEnd::TimedOut) => Err(format!("the alert command took longer than {COMMAND_LIMIT:?}")),
         Err(err) => Err(format!("cannot start the alert command: {err}")),
     }
@@ -172,11 +176,9 @@ impl Alerts {
 fn deliver_due(scene: &Scene, spool: &Spool) -> Option<Instant> {
     let mut next: Option<Instant> = None;
     for (path, mut letter) in spool.letters() {
-        if let Some(due) = spool.due(&path) {
-            if Instant::now() < due {
-                next = Some(next.map_or(due, |next| next.min(due)));
-                continue;
-            }
+        if let Some(due) = spool.due(&path).filter(|due| Instant::now() < *due) {
+            next = Some(next.map_or(due, |next| next.min(due)));
+            continue;
         }
         let failure = deliver(scene, letter.channel, &letter.event).err();
         let Some(failure) = failure else {

@@ -125,9 +125,9 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// The newest file of `logs` whose name starts with `prefix`; the date at its end sorts.
 fn newest_log(logs: &Path, prefix: &str) -> Vec<u8> {
     let entries = std::fs::read_dir(logs).into_iter().flatten().flatten();
-    let named = entries.map(|entry| entry.path()).filter(|path| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix))
-    });
+    let named = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)));
     named.max().map_or_else(|| b"there is no log\n".to_vec(), |path| read_tail(&path, LOG_TAIL))
 }
 
@@ -176,15 +176,26 @@ mod tests {
         let look = Look { seen: Seen::Alive { id: me.clone(), beat: None }, status: None };
         let verdict =
             Verdict::Stalled { part: Some("poller `ideas`".to_owned()), still_for: Duration::from_secs(301) };
-        let folder = open(&Case { scene: &scene, verdict: &verdict, look: &look, worker: Some(&me) }).unwrap();
+        let folder =
+            open(&Case { scene: &scene, verdict: &verdict, look: &look, worker: Some(&me) }).unwrap();
         add_action(&folder, "sent SIGTERM").unwrap();
         let text = std::fs::read_to_string(folder.join("report.md")).unwrap();
         let mut last = 0;
         for section in [
-            "Context", "Symptoms observed", "What was running", "Evidence", "Investigation approach", "Root cause",
-            "poller `ideas`", "Fix applied", "sent SIGTERM", "Lessons learned",
+            "Context",
+            "Symptoms observed",
+            "What was running",
+            "Evidence",
+            "Investigation approach",
+            "Root cause",
+            "poller `ideas`",
+            "Fix applied",
+            "sent SIGTERM",
+            "Lessons learned",
         ] {
-            let at = text[last..].find(section).unwrap_or_else(|| panic!("`{section}` is missing or late:\n{text}"));
+            let at = text[last..]
+                .find(section)
+                .unwrap_or_else(|| panic!("`{section}` is missing or late:\n{text}"));
             last += at;
         }
         let threads = std::fs::read_to_string(folder.join("threads.txt")).unwrap();

@@ -98,7 +98,10 @@ fn beat(scene: &Scene, status: &StatusFile) -> Beat {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "`as` saturates, and the value is compared for equality only")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "`as` saturates, and the value is compared for equality only"
+)]
 fn whole_ms(seconds: f64) -> i64 {
     (seconds * 1000.0).round() as i64
 }
@@ -106,7 +109,7 @@ fn whole_ms(seconds: f64) -> i64 {
 /// The time of the status file, where touching it is all that a worker can do.
 fn touched(scene: &Scene) -> Option<i128> {
     let space = nix::sys::statvfs::statvfs(scene.workdir.root()).ok()?;
-    let free = u64::from(space.blocks_available()) * u64::from(space.fragment_size());
+    let free = space.blocks_available() * space.fragment_size();
     if free >= FULL_BELOW {
         return None;
     }

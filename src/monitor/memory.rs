@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use serde::{Deserialize, Serialize};
 
+use super::alerts::Kind;
 use super::backoff::Backoff;
 use crate::clock::Millis;
 use crate::runner::process::boot_id;
@@ -30,10 +31,10 @@ pub struct Memory {
     pub boot_id: String,
     /// Restarts that count.
     pub backoff: Backoff,
-    /// Whether it was said that restarts do not help.
-    pub given_up: bool,
-    /// The incident that is not over: name of its folder.
+    /// The incident that is not over: name of its folder, which may be missing when it could not be written.
     pub incident: Option<String>,
+    /// What was told of it already: each kind of alert once per incident.
+    pub told: Vec<Kind>,
     /// The old worker was ended and no new one was started yet.
     pub owed_start: bool,
     /// The last restarts, for people.

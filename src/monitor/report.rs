@@ -190,13 +190,15 @@ impl Report {
     pub fn to_text(&self) -> String {
         let mut text = format!("stallproof health of {} at {}\n\n", self.dir.display(), self.at);
         for finding in &self.findings {
-            let _ = writeln!(text, "{} {:<14} {}", finding.level.mark(), finding.check, escape(&finding.summary));
+            let _ =
+                writeln!(text, "{} {:<14} {}", finding.level.mark(), finding.check, escape(&finding.summary));
         }
         text.push('\n');
         for (level, title) in
             [(Level::Critical, "CRITICAL"), (Level::Unknown, "UNKNOWN"), (Level::Warning, "WARNINGS")]
         {
-            let found: Vec<&Finding> = self.findings.iter().filter(|finding| finding.level == level).collect();
+            let found: Vec<&Finding> =
+                self.findings.iter().filter(|finding| finding.level == level).collect();
             if found.is_empty() {
                 continue;
             }
@@ -220,7 +222,8 @@ impl Report {
         };
         let status = match self.level() {
             Level::Ok => "healthy".to_owned(),
-            other => serde_json::to_value(other).map_or_else(|_| String::new(), |v| v.as_str().unwrap_or("").to_owned()),
+            other => serde_json::to_value(other)
+                .map_or_else(|_| String::new(), |v| v.as_str().unwrap_or("").to_owned()),
         };
         serde_json::json!({
             "status": status,

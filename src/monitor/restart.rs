@@ -67,7 +67,9 @@ pub enum RestartError {
     #[error("the new worker ended before it was ready ({0}); logs/worker.out says why")]
     Exited(String),
     /// The new worker showed no sign of life.
-    #[error("no worker became ready within {START_LIMIT:?}; logs/worker.out and logs/worker.log say how far it came")]
+    #[error(
+        "no worker became ready within {START_LIMIT:?}; logs/worker.out and logs/worker.log say how far it came"
+    )]
     NotReady,
     /// It said it was ready and then fell silent.
     #[error("pid {0} became ready and did not move after that")]
@@ -107,7 +109,8 @@ impl Restarter {
     pub fn end(&mut self, old: &ProcessId) -> Result<String, RestartError> {
         // TERM makes a worker interrupt its jobs after its own grace; it must not come to that.
         let grace = GRACE.min(self.scene.config.worker.shutdown_grace / 2).max(Duration::from_millis(200));
-        let ended = stop::end_worker(old, grace).map_err(|source| RestartError::End { pid: old.pid, source })?;
+        let ended =
+            stop::end_worker(old, grace).map_err(|source| RestartError::End { pid: old.pid, source })?;
         self.reap();
         match ended {
             Ended::Before => Ok(format!("pid {} was gone already", old.pid)),
@@ -141,7 +144,9 @@ impl Restarter {
         let scene = &self.scene;
         let root = scene.workdir.root();
         let dir = root.to_string_lossy().into_owned();
-        let ours = || vec![self.program.to_string_lossy().into_owned(), "--dir".to_owned(), dir, "worker".to_owned()];
+        let ours = || {
+            vec![self.program.to_string_lossy().into_owned(), "--dir".to_owned(), dir, "worker".to_owned()]
+        };
         let monitor = &scene.config.monitor;
         let command = monitor.restart.clone().or_else(|| monitor.start.clone()).unwrap_or_else(ours);
         let program = command.first().cloned().unwrap_or_default();

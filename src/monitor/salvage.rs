@@ -154,7 +154,9 @@ impl OldMeta {
     fn of(path: &Path) -> io::Result<Self> {
         let meta = std::fs::symlink_metadata(path)?;
         if meta.nlink() > 1 {
-            return Err(io::Error::other("it has other names (hard links), which would keep the broken content"));
+            return Err(io::Error::other(
+                "it has other names (hard links), which would keep the broken content",
+            ));
         }
         Ok(Self { mode: meta.permissions().mode() & 0o7777, owner: (meta.uid(), meta.gid()) })
     }
@@ -187,15 +189,16 @@ fn write_new(path: &Path, bytes: &[u8], old: &OldMeta) -> io::Result<()> {
 
 /// Puts `new` in the place of `path`, and undoes it when what was displaced is not what was read.
 fn exchange(path: &Path, new: &Path, mark: Fingerprint) -> Result<(), SalvageError> {
-    let fail = |what: &'static str, source: io::Error| SalvageError::Io { path: path.to_owned(), what, source };
-    let swap = || {
-        renameat2(AT_FDCWD, path, AT_FDCWD, new, RenameFlags::RENAME_EXCHANGE).map_err(io::Error::from)
-    };
+    let fail =
+        |what: &'static str, source: io::Error| SalvageError::Io { path: path.to_owned(), what, source };
+    let swap =
+        || renameat2(AT_FDCWD, path, AT_FDCWD, new, RenameFlags::RENAME_EXCHANGE).map_err(io::Error::from);
     if let Err(source) = swap() {
         let _ = std::fs::remove_file(new);
         return Err(fail("exchanging the files", source));
     }
-    let displaced = std::fs::symlink_metadata(new).map_err(|err| fail("looking at what was displaced", err))?;
+    let displaced =
+        std::fs::symlink_metadata(new).map_err(|err| fail("looking at what was displaced", err))?;
     if fingerprint(&displaced) != mark {
         // Somebody wrote in the meantime; theirs goes back, ours is thrown away unless it was written to as well.
         swap().map_err(|err| fail("putting the newer file back", err))?;
@@ -292,10 +295,7 @@ fn after_broken(bytes: &[u8], at: usize, column: Option<usize>) -> Option<usize>
         return Some(next);
     }
     let column = column?;
-    (at + 1..bytes.len()).find(|&next| {
-        bytes[next] == b'{'
-            && line_indent(bytes, next) == Some(column)
-    })
+    (at + 1..bytes.len()).find(|&next| bytes[next] == b'{' && line_indent(bytes, next) == Some(column))
 }
 
 /// The end of the bracket that opens at `at`, with strings taken for strings.

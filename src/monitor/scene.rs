@@ -39,7 +39,8 @@ impl Scene {
         let (mut config, config_error) = match Config::load(&workdir) {
             Ok(config) => (config, None),
             Err(err) => {
-                let defaults = Config::parse("", &workdir.config(), &workdir).map_err(|err| err.to_string())?;
+                let defaults =
+                    Config::parse("", &workdir.config(), &workdir).map_err(|err| err.to_string())?;
                 (defaults, Some(error_chain(&err)))
             }
         };
@@ -114,10 +115,14 @@ mod tests {
         let flags = LimitFlags { stale_after: Some(Duration::from_secs(6)), interval: None };
         let scene = Scene::open(workdir.clone(), flags).unwrap();
         assert_eq!(scene.config.monitor.interval, Duration::from_secs(2));
-        let err = Scene::open(workdir.clone(), LimitFlags { stale_after: Some(Duration::from_secs(1)), interval: None });
+        let err = Scene::open(
+            workdir.clone(),
+            LimitFlags { stale_after: Some(Duration::from_secs(1)), interval: None },
+        );
         assert!(err.unwrap_err().contains("--stale-after"));
 
-        std::io::Write::write_all(&mut std::fs::File::create(workdir.config()).unwrap(), b"nonsense = [").unwrap();
+        std::io::Write::write_all(&mut std::fs::File::create(workdir.config()).unwrap(), b"nonsense = [")
+            .unwrap();
         let scene = Scene::open(workdir, LimitFlags::default()).unwrap();
         assert_eq!(scene.config.monitor.stale_after, Duration::from_secs(120));
         assert!(scene.config_error.is_some());

@@ -199,9 +199,10 @@ impl Judge {
 
     fn look_at_living(&mut self, now_ms: u64, id: ProcessId, beat: Option<Beat>) -> Verdict {
         let gap_limit = u64::try_from(2 * self.limits.interval.as_millis()).unwrap_or(u64::MAX).max(2000);
-        let known = self.watch.take().filter(|watch| {
-            watch.id == id && now_ms.saturating_sub(watch.last_look_ms) <= gap_limit
-        });
+        let known = self
+            .watch
+            .take()
+            .filter(|watch| watch.id == id && now_ms.saturating_sub(watch.last_look_ms) <= gap_limit);
         let watch = match known {
             Some(mut watch) => {
                 watch.update(now_ms, beat);
@@ -313,9 +314,7 @@ impl Watch {
         let parts = &self.beat.as_ref()?.parts;
         let (name, still) = self.parts.iter().find(|(name, still)| {
             parts.get(*name).is_some_and(|part| {
-                part.critical
-                    && !part.degraded
-                    && still.reached(limits.stale_after.max(part.limit), now_ms)
+                part.critical && !part.degraded && still.reached(limits.stale_after.max(part.limit), now_ms)
             })
         })?;
         Some(Verdict::Stalled { part: Some(name.clone()), still_for: still.for_(now_ms) })
@@ -324,9 +323,10 @@ impl Watch {
     /// The part that has been over its own limit for the longest time, as the first suspect.
     fn slowest_part(&self, now_ms: u64) -> Option<String> {
         let parts = &self.beat.as_ref()?.parts;
-        let over = self.parts.iter().filter(|(name, still)| {
-            parts.get(*name).is_some_and(|part| still.for_(now_ms) > part.limit)
-        });
+        let over = self
+            .parts
+            .iter()
+            .filter(|(name, still)| parts.get(*name).is_some_and(|part| still.for_(now_ms) > part.limit));
         over.min_by_key(|(_, still)| still.since_ms).map(|(name, _)| name.clone())
     }
 }

@@ -127,7 +127,10 @@ mod tests {
         assert!(matches!(end, ToolEnd::TimedOut), "{end:?}");
         let grandchild: i32 = said.trim().parse().unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
-        while crate::runner::process::ProcessId::of(grandchild).unwrap().is_some_and(|id| id.is_alive().unwrap()) {
+        while crate::runner::process::ProcessId::of(grandchild)
+            .unwrap()
+            .is_some_and(|id| id.is_alive().unwrap())
+        {
             assert!(Instant::now() < deadline, "the grandchild is still alive");
             std::thread::sleep(LOOK_EVERY);
         }

@@ -32,8 +32,7 @@ pub enum Ended {
 /// # Errors
 /// When `/proc` cannot be read or the process belongs to another user; it may be alive then.
 pub fn end_worker(process: &ProcessId, grace: Duration) -> io::Result<Ended> {
-    let steps =
-        [(Signal::SIGUSR2, grace), (Signal::SIGTERM, grace), (Signal::SIGKILL, KILLED_WITHIN)];
+    let steps = [(Signal::SIGUSR2, grace), (Signal::SIGTERM, grace), (Signal::SIGKILL, KILLED_WITHIN)];
     let Some(pidfd) = process.open_pidfd()? else { return Ok(Ended::Before) };
     for (signal, limit) in steps {
         let stopped = matches!(process.state()?, Some('T' | 't'));
@@ -114,7 +113,10 @@ mod tests {
         }
         let begun = Instant::now();
         assert_eq!(end_worker(&id, Duration::from_secs(60)).unwrap(), Ended::By(Signal::SIGKILL));
-        assert!(begun.elapsed() < Duration::from_secs(30), "no grace is given to a process that cannot use it");
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "no grace is given to a process that cannot use it"
+        );
         child.wait().unwrap();
     }
 }

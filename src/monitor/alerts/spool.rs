@@ -72,8 +72,10 @@ impl Spool {
     /// All letters, oldest first. What cannot be read is left alone.
     pub(super) fn letters(&self) -> Vec<(PathBuf, Letter)> {
         let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let mut paths: Vec<PathBuf> =
-            entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "json")).collect();
+        let mut paths: Vec<PathBuf> = entries
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|e| e == "json"))
+            .collect();
         paths.sort();
         paths.into_iter().filter_map(|path| read(&path).map(|letter| (path, letter))).collect()
     }

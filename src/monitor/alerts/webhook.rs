@@ -154,7 +154,9 @@ mod tests {
             let hook = Webhook { url, secret_file: Some(secret_file.clone()), allow_private: true };
             let result = post(&hook, b"{\"a\":1}");
             let request = thread.join().unwrap().to_lowercase();
-            assert!(request.contains(&format!("x-stallproof-signature: {}", signature(b"key", b"{\"a\":1}"))));
+            assert!(
+                request.contains(&format!("x-stallproof-signature: {}", signature(b"key", b"{\"a\":1}")))
+            );
             assert_eq!(result.is_ok(), fine, "{status}");
             if let Err(err) = result {
                 assert!(!err.to_string().contains("canary"), "{err}");
@@ -164,7 +166,8 @@ mod tests {
 
     #[test]
     fn a_name_that_leads_home_is_refused() {
-        let hook = Webhook { url: "https://localhost:1/".to_owned(), secret_file: None, allow_private: false };
+        let hook =
+            Webhook { url: "https://localhost:1/".to_owned(), secret_file: None, allow_private: false };
         let err = post(&hook, b"{}").unwrap_err().to_string();
         assert!(err.contains("private address"), "{err}");
     }

@@ -10,10 +10,12 @@ pub(super) fn check(situation: &Situation) -> Vec<Finding> {
     let root = situation.scene.workdir.root();
     vec![match nix::sys::statvfs::statvfs(root) {
         Ok(space) => judge(
-            u64::from(space.blocks_available()) * u64::from(space.fragment_size()),
-            (space.files() > 0).then(|| u64::from(space.files_available())),
+            space.blocks_available() * space.fragment_size(),
+            (space.files() > 0).then(|| space.files_available()),
         ),
-        Err(errno) => Finding::unknown(NAME, format!("cannot ask for the room on `{}`: {errno}", root.display())),
+        Err(errno) => {
+            Finding::unknown(NAME, format!("cannot ask for the room on `{}`: {errno}", root.display()))
+        }
     }]
 }
 

@@ -23,7 +23,10 @@ struct Contents {
 
 pub(super) fn check(situation: &Situation) -> Vec<Finding> {
     let sources = situation.scene.config.sources.values();
-    sources.filter(|source| source.kind == SourceKind::Directory).map(|source| check_one(situation, &source.path)).collect()
+    sources
+        .filter(|source| source.kind == SourceKind::Directory)
+        .map(|source| check_one(situation, &source.path))
+        .collect()
 }
 
 fn check_one(situation: &Situation, folder: &Path) -> Finding {

@@ -22,7 +22,7 @@ pub(super) fn check(situation: &Situation) -> Vec<Finding> {
     });
     let summary = format!("{hour} in the last hour, {day} in the last day{last}");
     let advice = "read the newest report below `.stallproof/incidents/`, and logs/worker.log";
-    vec![if memory.given_up {
+    vec![if memory.backoff.has_given_up() {
         let summary = format!("the monitor has given up restarting quickly; {summary}");
         Finding::bad((NAME, Level::Critical), summary, advice, Remedy::ByHand)
     } else if hour >= MANY {

@@ -14,7 +14,8 @@ pub(super) fn check(situation: &Situation) -> Vec<Finding> {
 fn ask(situation: &Situation) -> Result<Finding, LedgerError> {
     let ledger = situation.scene.ledger()?;
     let counts = ledger.counts()?;
-    let known = format!("schema version {SCHEMA_VERSION}, {} jobs open, {} ended", counts.open(), counts.ended());
+    let known =
+        format!("schema version {SCHEMA_VERSION}, {} jobs open, {} ended", counts.open(), counts.ended());
     if situation.depth == Depth::Quick {
         return Ok(Finding::ok(NAME, format!("{known}, not checked in depth")));
     }

@@ -6,10 +6,10 @@
 use std::path::{Path, PathBuf};
 
 use super::Situation;
+use crate::lock::{self, Holder};
 use crate::monitor::memory;
 use crate::monitor::report::{Finding, Level, Remedy};
 use crate::monitor::verdict::Seen;
-use crate::lock::{self, Holder};
 
 const NAME: &str = "left-overs";
 

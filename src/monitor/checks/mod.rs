@@ -7,8 +7,8 @@ mod disk;
 mod drop_folder;
 mod files;
 mod history;
-mod leftovers;
 mod ledger;
+mod leftovers;
 mod orphans;
 mod parts;
 mod queue;
@@ -28,8 +28,8 @@ use crate::lock::{self, Holder};
 use crate::runner::process::ProcessId;
 use crate::status::StatusFile;
 
-pub use files::{Integrity, examine};
 pub(super) use files::{Fingerprint, fingerprint, open as open_queue_file, read as read_queue_file};
+pub use files::{Integrity, examine};
 pub use orphans::find as find_orphans;
 
 /// How deep a diagnosis goes.

@@ -25,8 +25,11 @@ pub(super) fn check(situation: &Situation) -> Vec<Finding> {
     vec![match find(&situation.scene) {
         Ok(orphans) if orphans.is_empty() => Finding::ok(NAME, "none"),
         Ok(orphans) => {
-            let named: Vec<String> =
-                orphans.iter().take(8).map(|orphan| format!("pid {} ({})", orphan.process.pid, orphan.of)).collect();
+            let named: Vec<String> = orphans
+                .iter()
+                .take(8)
+                .map(|orphan| format!("pid {} ({})", orphan.process.pid, orphan.of))
+                .collect();
             Finding::bad(
                 (NAME, Level::Warning),
                 format!("{} processes belong to no live attempt: {}", orphans.len(), named.join(", ")),

@@ -15,22 +15,24 @@ pub(super) fn check(situation: &Situation) -> Vec<Finding> {
     let Some(status) = situation.own_status() else {
         return vec![Finding::ok(NAME, "no worker, no parts")];
     };
-    let mut findings: Vec<Finding> = status
-        .progress
-        .iter()
-        .filter_map(|(name, part)| complain(situation, status, (name, part)))
-        .collect();
+    let mut findings: Vec<Finding> =
+        status.progress.iter().filter_map(|(name, part)| complain(situation, status, (name, part))).collect();
     let bad = findings.len();
     if status.state == WorkerState::Ready || bad == 0 {
         let fine = status.progress.len() - bad;
         let counted = if bad == 0 { "all".to_owned() } else { format!("{fine} of") };
-        findings.insert(0, Finding::ok(NAME, format!("{counted} {} parts make progress", status.progress.len())));
+        findings
+            .insert(0, Finding::ok(NAME, format!("{counted} {} parts make progress", status.progress.len())));
     }
     findings.push(slots(status));
     findings
 }
 
-fn complain(situation: &Situation, status: &StatusFile, (name, part): (&String, &PartStatus)) -> Option<Finding> {
+fn complain(
+    situation: &Situation,
+    status: &StatusFile,
+    (name, part): (&String, &PartStatus),
+) -> Option<Finding> {
     let still = still_for(status, part);
     if let Some(reason) = &part.degraded {
         return Some(Finding::bad(
@@ -49,10 +51,12 @@ fn complain(situation: &Situation, status: &StatusFile, (name, part): (&String, 
     let stale_after = situation.scene.config.monitor.stale_after;
     let hopeless = part.critical && still > limit.max(stale_after) && since_progress(status) > stale_after;
     Some(if hopeless && status.state == WorkerState::Ready {
-        let advice = "no work flows either: restart the worker with `health_monitor --recover` (its jobs go on)";
+        let advice =
+            "no work flows either: restart the worker with `health_monitor --recover` (its jobs go on)";
         Finding::bad((NAME, Level::Critical), summary, advice, Remedy::RestartWorker)
     } else {
-        let advice = "look at what it reads or writes: a dead mount, a full disk, a FIFO; the other parts go on";
+        let advice =
+            "look at what it reads or writes: a dead mount, a full disk, a FIFO; the other parts go on";
         Finding::bad((NAME, Level::Warning), summary, advice, Remedy::ByHand)
     })
 }

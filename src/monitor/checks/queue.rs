@@ -43,7 +43,10 @@ fn facts(situation: &Situation) -> Result<Facts, LedgerError> {
 }
 
 fn queue(situation: &Situation, facts: &Facts) -> Finding {
-    let oldest = facts.backlog.oldest_ready.map_or_else(String::new, |at| format!(", the oldest for {}", span(ago(at))));
+    let oldest = facts
+        .backlog
+        .oldest_ready
+        .map_or_else(String::new, |at| format!(", the oldest for {}", span(ago(at))));
     let depth = format!("{} ready{oldest}; {} running", facts.backlog.ready, facts.running.len());
     let Some(status) = situation.own_status() else {
         return Finding::ok(NAME, format!("{depth}; no worker serves it"));
@@ -57,7 +60,10 @@ fn queue(situation: &Situation, facts: &Facts) -> Finding {
         return Finding::ok(NAME, format!("{depth}; busy: every slot works"));
     }
     if !facts.startable {
-        return Finding::ok(NAME, format!("{depth}; what waits is held back by the limits of its lane or key"));
+        return Finding::ok(
+            NAME,
+            format!("{depth}; what waits is held back by the limits of its lane or key"),
+        );
     }
     let stuck = format!("{depth}; {free} free slots, and nothing started or ended for {}", span(still));
     if still > situation.scene.config.monitor.stuck_after {
@@ -79,7 +85,10 @@ fn retries(situation: &Situation, facts: &Facts) -> Finding {
     if overdue && ready {
         return Finding::bad(
             (RETRIES, Level::Warning),
-            format!("{summary}; one was due {} ago", facts.backlog.next_due.map_or_else(String::new, |at| span(ago(at)))),
+            format!(
+                "{summary}; one was due {} ago",
+                facts.backlog.next_due.map_or_else(String::new, |at| span(ago(at)))
+            ),
             "look at `parts`: the scheduler puts due jobs back; after a step of the clock it takes one round",
             Remedy::ByHand,
         );

@@ -50,7 +50,9 @@ pub(super) fn check(situation: &Situation) -> Vec<Finding> {
 
 fn without_worker(situation: &Situation) -> Finding {
     match StatusFile::read(&situation.scene.workdir.status_file()) {
-        Ok(Some(status)) => Finding::ok(NAME, format!("the last words of pid {} (state {:?})", status.pid, status.state)),
+        Ok(Some(status)) => {
+            Finding::ok(NAME, format!("the last words of pid {} (state {:?})", status.pid, status.state))
+        }
         Ok(None) => Finding::ok(NAME, "none"),
         Err(err @ StatusError::Read { .. }) => Finding::unknown(NAME, error_chain(&err)),
         Err(err) => Finding::bad(
@@ -81,7 +83,8 @@ fn of_worker(situation: &Situation, status: &StatusFile) -> Finding {
 }
 
 fn stale(summary: String) -> Finding {
-    let advice = "restart the worker: `health_monitor --recover` (its jobs go on); then read `.stallproof/incidents/`";
+    let advice =
+        "restart the worker: `health_monitor --recover` (its jobs go on); then read `.stallproof/incidents/`";
     Finding::bad((NAME, Level::Critical), summary, advice, Remedy::RestartWorker)
 }
 

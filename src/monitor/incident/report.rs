@@ -81,7 +81,11 @@ fn context(text: &mut String, facts: &Facts<'_>) {
         let _ = writeln!(text, "- worker: pid {}, started at tick {}", worker.pid, worker.start_ticks);
     }
     if let Some(status) = &facts.case.look.status {
-        let _ = writeln!(text, "- status file: version {}, epoch {}, number {}", status.version, status.epoch, status.seq);
+        let _ = writeln!(
+            text,
+            "- status file: version {}, epoch {}, number {}",
+            status.version, status.epoch, status.seq
+        );
     }
     text.push('\n');
 }
@@ -130,10 +134,16 @@ fn evidence(text: &mut String, facts: &Facts<'_>) {
 
 fn root_cause(text: &mut String, facts: &Facts<'_>) {
     let suspect = match (facts.evidence.state, facts.case.verdict) {
-        (Some('T' | 't'), _) => "the process was stopped by a signal (SIGSTOP, a debugger, or a terminal)".to_owned(),
-        (Some('D'), _) => "the process is in uninterruptible sleep: a disk or mount does not answer".to_owned(),
+        (Some('T' | 't'), _) => {
+            "the process was stopped by a signal (SIGSTOP, a debugger, or a terminal)".to_owned()
+        }
+        (Some('D'), _) => {
+            "the process is in uninterruptible sleep: a disk or mount does not answer".to_owned()
+        }
         (_, Verdict::Stalled { part: Some(part), .. }) => format!("`{}`", escape(part)),
-        (_, Verdict::Dead) => "see the end of `worker.log` and `worker.out`, and the kernel's log for an OOM kill".to_owned(),
+        (_, Verdict::Dead) => {
+            "see the end of `worker.log` and `worker.out`, and the kernel's log for an OOM kill".to_owned()
+        }
         _ => slowest(facts).unwrap_or_else(|| "not known".to_owned()),
     };
     let _ = writeln!(text, "## Root cause\n\nFirst suspect: {suspect}.\n\nTo be confirmed by a person.\n");

@@ -49,7 +49,10 @@ fn a_broken_entry_costs_itself_and_nothing_inside_it_becomes_an_entry() {
 
 #[test]
 fn odd_but_whole_things_are_kept_and_what_is_no_array_is_left_alone() {
-    assert_eq!(kept(b"\xef\xbb\xbf[{\"a\":1}, 5, \"x\", {\"b\":2}"), ["{\"a\":1}", "5", "\"x\"", "{\"b\":2}"]);
+    assert_eq!(
+        kept(b"\xef\xbb\xbf[{\"a\":1}, 5, \"x\", {\"b\":2}"),
+        ["{\"a\":1}", "5", "\"x\"", "{\"b\":2}"]
+    );
     assert_eq!(kept(b"[{\"a\":1} {\"b\":2}]"), ["{\"a\":1}", "{\"b\":2}"], "a missing comma");
     assert_eq!(kept(b"[{\"a\":1}, 12"), ["{\"a\":1}"], "a number at the end may lack digits");
     assert_eq!(kept(b"[{\"a\":1}]]tail"), ["{\"a\":1}"]);

@@ -69,8 +69,10 @@ fn an_idle_worker_and_one_with_an_honest_long_job_are_left_alone() {
     let busy = |n| {
         let mut busy = beat(n);
         busy.startable = Some(true);
-        busy.running =
-            BTreeMap::from([("a/1".to_owned(), Duration::from_secs(7200)), ("b/1".to_owned(), Duration::from_secs(7200))]);
+        busy.running = BTreeMap::from([
+            ("a/1".to_owned(), Duration::from_secs(7200)),
+            ("b/1".to_owned(), Duration::from_secs(7200)),
+        ]);
         alive(busy)
     };
     assert_eq!(first_bad(&watch(200, busy)), None, "all slots busy within their limits");
@@ -99,10 +101,16 @@ fn attempts_beyond_their_limit_do_not_excuse_a_standstill_but_blocked_slots_do()
     let overdue = |n| {
         let mut overdue = beat(n);
         overdue.startable = Some(true);
-        overdue.running = BTreeMap::from([("a/1".to_owned(), Duration::from_secs(60)), ("b/1".to_owned(), Duration::from_secs(60))]);
+        overdue.running = BTreeMap::from([
+            ("a/1".to_owned(), Duration::from_secs(60)),
+            ("b/1".to_owned(), Duration::from_secs(60)),
+        ]);
         alive(overdue)
     };
-    assert!(first_bad(&watch(20, overdue)).is_some(), "nobody noticed that both attempts are over their limit");
+    assert!(
+        first_bad(&watch(20, overdue)).is_some(),
+        "nobody noticed that both attempts are over their limit"
+    );
     let blocked = |n| {
         let mut blocked = beat(n);
         blocked.startable = Some(true);
@@ -114,12 +122,17 @@ fn attempts_beyond_their_limit_do_not_excuse_a_standstill_but_blocked_slots_do()
 
 #[test]
 fn a_stuck_critical_part_is_named_unless_it_is_degraded_or_work_flows() {
-    let table: [(&str, fn(&mut Beat, u64), Option<&str>); 5] = [
+    type Change = fn(&mut Beat, u64);
+    let table: [(&str, Change, Option<&str>); 5] = [
         ("stuck", |_, _| {}, Some("ledger")),
         ("degraded", |beat, _| beat.parts.get_mut("ledger").unwrap().degraded = true, None),
         ("not critical", |beat, _| beat.parts.get_mut("ledger").unwrap().critical = false, None),
         ("work flows", |beat, n| beat.last_progress_ms = n.cast_signed(), None),
-        ("slow by nature", |beat, _| beat.parts.get_mut("ledger").unwrap().limit = Duration::from_secs(9000), None),
+        (
+            "slow by nature",
+            |beat, _| beat.parts.get_mut("ledger").unwrap().limit = Duration::from_secs(9000),
+            None,
+        ),
     ];
     for (what, change, expected) in table {
         let verdicts = watch(60, |n| {
@@ -167,7 +180,7 @@ fn three_looks_are_needed_however_far_apart() {
 fn steps_of_the_wall_clock_change_nothing_either_way() {
     let stepping = |n: u64| {
         let mut stepping = beat(n);
-        let step = if n % 2 == 0 { 3_600_000 } else { -3_600_000 };
+        let step = if n.is_multiple_of(2) { 3_600_000 } else { -3_600_000 };
         stepping.stamp_ms += step;
         alive(stepping)
     };

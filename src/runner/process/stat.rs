@@ -79,9 +79,9 @@ pub(super) fn token_of(pid: i32) -> io::Result<Option<String>> {
         other => other?,
     };
     let token = environment.as_deref().and_then(|bytes| {
-        bytes.split(|&byte| byte == 0).find_map(|variable| {
-            variable.strip_prefix(TOKEN_VARIABLE.as_bytes())?.strip_prefix(b"=")
-        })
+        bytes
+            .split(|&byte| byte == 0)
+            .find_map(|variable| variable.strip_prefix(TOKEN_VARIABLE.as_bytes())?.strip_prefix(b"="))
     });
     Ok(token.map(|token| String::from_utf8_lossy(token).into_owned()))
 }
