@@ -1,12 +1,14 @@
 //! The gate: is a piece of text the language it claims to be?
 //!
 //! `language` knows the names, `syntax` parses and gives the verdict, `rules` adds what a language's own
-//! parser refuses and the grammar lets through, `locate` finds where a parse first went wrong. Everything
+//! parser refuses and the grammar lets through, `locate` finds where a parse first went wrong and `mend` takes
+//! out what a grammar cannot judge. Everything
 //! here is pure: text in, verdict out. It opens no file, starts no process and never runs the code.
 
 mod finding;
 mod language;
 mod locate;
+mod mend;
 mod rules;
 mod syntax;
 

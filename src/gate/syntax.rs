@@ -11,6 +11,7 @@ use tree_sitter::{Node, ParseOptions, ParseState, Parser, Tree};
 
 use super::finding::{Finding, Verdict};
 use super::language::Language;
+use super::mend::Mender;
 use super::{locate, rules};
 
 /// Findings reported for one text; the first few say it all.
@@ -46,7 +47,8 @@ pub fn check_within(language: Language, code: &str, limits: Limits) -> Verdict {
     let text = if code.ends_with('\n') { Cow::Borrowed(code) } else { Cow::Owned(format!("{code}\n")) };
     let Some(mut findings) = findings(language, &text, deadline) else {
         let seconds = limits.parse_time.as_secs_f32();
-        let reason = format!("parsing {} took more than {seconds} s and was stopped", language.display_name());
+        let reason =
+            format!("parsing {} took more than {seconds} s and was stopped", language.display_name());
         return Verdict::Inconclusive { reason };
     };
     findings.truncate(MAX_FINDINGS);
@@ -57,18 +59,25 @@ pub fn check_within(language: Language, code: &str, limits: Limits) -> Verdict {
     if findings.is_empty() { Verdict::Pass } else { Verdict::Fail(findings) }
 }
 
-/// What is wrong with `code`, first place first; nothing at all when the deadline passed.
+/// What is wrong with `code`, first place first; nothing at all when the deadline passed before that was known.
 fn findings(language: Language, code: &str, deadline: Instant) -> Option<Vec<Finding>> {
-    let tree = parse(language, code, deadline)?;
-    if !tree.root_node().has_error() {
-        return Some(rules::apply(language, &tree, code));
+    let mut tree = parse(language, code, deadline)?;
+    let mut text = Cow::Borrowed(code);
+    let mut mender = Mender::new(language, code);
+    loop {
+        if !tree.root_node().has_error() {
+            return Some(rules::apply(language, &tree, &text));
+        }
+        let place = locate::first_error(language, &text, deadline);
+        let mended = place.and_then(|at| mender.mend(&text, at));
+        // Out of time while mending: what was found so far stands.
+        let Some((next, mended)) = mended.and_then(|text| Some((parse(language, &text, deadline)?, text)))
+        else {
+            return Some(grammar_findings(&tree, code, place));
+        };
+        tree = next;
+        text = Cow::Owned(mended);
     }
-    let mut findings = grammar_findings(&tree, code);
-    if let Some(first) = locate::first_error(language, code, deadline) {
-        findings.retain(|finding| (finding.line, finding.column) > (first.line, first.column));
-        findings.insert(0, first);
-    }
-    Some(findings)
 }
 
 /// What is refused before any parser sees it.
@@ -120,18 +129,19 @@ pub(super) fn grammar(language: Language) -> tree_sitter::Language {
     .into()
 }
 
-/// The outermost places of the tree where the parser had to skip or to invent something.
-fn grammar_findings(tree: &Tree, code: &str) -> Vec<Finding> {
-    let mut findings = Vec::new();
+/// The place where the parse first failed, if it is known, and behind it the outermost places where the parser
+/// had to skip or to invent something.
+fn grammar_findings(tree: &Tree, code: &str, first: Option<usize>) -> Vec<Finding> {
+    let mut findings = Vec::from_iter(first.map(|at| Finding::at(code, at, unexpected(code, at))));
     visit(tree, |node| {
-        if node.is_missing() {
-            findings.push(Finding::at(code, node.start_byte(), format!("missing `{}`", node.kind())));
-        } else if node.is_error() {
-            findings.push(Finding::at(code, node.start_byte(), unexpected(code, node.start_byte())));
-        } else {
-            return node.has_error() && findings.len() < MAX_FINDINGS;
+        let at = node.start_byte();
+        let is_new = first.is_none_or(|first| at > first) && findings.len() < MAX_FINDINGS;
+        if node.is_missing() && is_new {
+            findings.push(Finding::at(code, at, format!("missing `{}`", node.kind())));
+        } else if node.is_error() && is_new {
+            findings.push(Finding::at(code, at, unexpected(code, at)));
         }
-        false
+        node.has_error() && !node.is_error()
     });
     findings
 }

@@ -1,4 +1,4 @@
-//! Bash: prose, which a shell takes for commands.
+//! Bash: bodies without commands, reserved words out of place, and prose, which a shell takes for commands.
 //!
 //! `Fix the failing code for: ...` is a well-formed command line. Only what no script contains is refused: a command
 //! named by a capitalised or polite word, with several words of English grammar among plain arguments.
@@ -10,15 +10,60 @@ use super::super::syntax::visit;
 
 /// Words that hold English together.
 const GRAMMAR: [&str; 34] = [
-    "the", "a", "an", "this", "that", "these", "which", "of", "for", "with", "and", "or", "is", "are", "be",
-    "to", "from", "in", "on", "your", "my", "it", "should", "must", "will", "as", "by", "using", "when", "not",
-    "you", "i", "into", "following",
+    "the",
+    "a",
+    "an",
+    "this",
+    "that",
+    "these",
+    "which",
+    "of",
+    "for",
+    "with",
+    "and",
+    "or",
+    "is",
+    "are",
+    "be",
+    "to",
+    "from",
+    "in",
+    "on",
+    "your",
+    "my",
+    "it",
+    "should",
+    "must",
+    "will",
+    "as",
+    "by",
+    "using",
+    "when",
+    "not",
+    "you",
+    "i",
+    "into",
+    "following",
 ];
 /// Words, in lower case, that begin a request and name no command.
 const OPENINGS: [&str; 14] = [
-    "please", "create", "write", "build", "implement", "generate", "this", "here", "the", "a", "an", "you", "i",
+    "please",
+    "create",
+    "write",
+    "build",
+    "implement",
+    "generate",
+    "this",
+    "here",
+    "the",
+    "a",
+    "an",
+    "you",
+    "i",
     "sure",
 ];
+/// Words that end or continue a construct and never begin one.
+const RESERVED: [&str; 8] = ["fi", "done", "esac", "then", "else", "elif", "do", "}"];
 /// Grammar words that make an argument list a sentence.
 const MIN_GRAMMAR: usize = 2;
 
@@ -36,9 +81,25 @@ pub(super) fn check(tree: &Tree, code: &str) -> Vec<Finding> {
         if node.kind() == "command" && is_sentence(node, code, &defined) {
             findings.push(Finding::at(code, node.start_byte(), "this reads as prose, not as a command"));
         }
+        findings.extend(check_node(node, code));
         true
     });
     findings
+}
+
+fn check_node(node: Node, code: &str) -> Option<Finding> {
+    let word = &code[node.byte_range()];
+    match node.kind() {
+        "command_name" if RESERVED.contains(&word) => {
+            Some(Finding::at(code, node.start_byte(), format!("unexpected `{word}`")))
+        }
+        "compound_statement" | "do_group" | "else_clause" | "subshell" => {
+            let mut cursor = node.walk();
+            let empty = !node.named_children(&mut cursor).any(|child| child.kind() != "comment");
+            empty.then(|| Finding::at(code, node.end_byte(), "expected a command, this body is empty"))
+        }
+        _ => None,
+    }
 }
 
 fn is_sentence(command: Node, code: &str, defined: &[&str]) -> bool {

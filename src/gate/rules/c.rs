@@ -5,6 +5,16 @@ use tree_sitter::{Node, Tree};
 use super::super::finding::Finding;
 use super::super::syntax::{unexpected, visit};
 
+/// Words that are never a name in C nor in C++. Names of types are not among them: they may be the argument of a
+/// macro, which the grammar takes for a value.
+const KEYWORDS: [&str; 13] = [
+    "break", "case", "continue", "default", "do", "else", "for", "goto", "if", "return", "switch", "typedef",
+    "while",
+];
+/// The directives that reach the rules under their own name.
+const DIRECTIVES: [&str; 9] =
+    ["undef", "pragma", "error", "warning", "line", "import", "include_next", "embed", "ident"];
+
 /// What the rules find in a C or C++ file whose tree has no error.
 pub(super) fn check(tree: &Tree, code: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -13,12 +23,27 @@ pub(super) fn check(tree: &Tree, code: &str) -> Vec<Finding> {
             let message = format!("expected a declaration, {}", unexpected(code, node.start_byte()));
             findings.push(Finding::at(code, node.start_byte(), message));
         }
+        findings.extend(misplaced_word(node, code));
         if node.kind() == "string_literal" && super::runs_over(&code[node.byte_range()]) {
             findings.push(Finding::at(code, node.start_byte(), "string that does not end on its line"));
         }
         true
     });
     findings
+}
+
+/// A keyword as a name, or a directive the preprocessor does not know.
+fn misplaced_word(node: Node, code: &str) -> Option<Finding> {
+    let word = &code[node.byte_range()];
+    match node.kind() {
+        "identifier" | "type_identifier" | "field_identifier" => {
+            super::keyword_as_name(node, code, &KEYWORDS)
+        }
+        "preproc_directive" if !DIRECTIVES.contains(&word.trim_start_matches('#').trim_start()) => {
+            Some(Finding::at(code, node.start_byte(), "unknown preprocessor directive"))
+        }
+        _ => None,
+    }
 }
 
 /// A statement where only declarations may stand; a macro call looks like one and is let pass.
@@ -31,16 +56,16 @@ fn is_stray(node: Node, code: &str) -> bool {
     outside
         && match node.kind() {
             "expression_statement" => node.named_child(0).is_some_and(|expression| {
-                let is_call = expression.kind() == "call_expression" || expression.kind() == "identifier";
-                !(is_call && looks_like_macro(code[expression.byte_range()].split('(').next().unwrap_or_default()))
+                let is_call = matches!(expression.kind(), "call_expression" | "identifier");
+                let name = code[expression.byte_range()].split('(').next().unwrap_or_default().trim();
+                !(is_call && (looks_like_macro(name) || code.contains(&format!("define {name}"))))
             }),
             kind => kind.ends_with("_statement"),
         }
 }
 
 /// Whether a name is written the way macros are.
-pub(super) fn looks_like_macro(name: &str) -> bool {
-    let name = name.trim();
+fn looks_like_macro(name: &str) -> bool {
     name.len() > 1
         && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
         && name.bytes().any(|byte| byte.is_ascii_uppercase())

@@ -1,6 +1,6 @@
 //! C#: the order of a file's parts.
 
-use tree_sitter::Tree;
+use tree_sitter::{Node, Tree};
 
 use super::super::finding::Finding;
 
@@ -26,4 +26,53 @@ pub(super) fn check(tree: &Tree, code: &str) -> Vec<Finding> {
         }
     }
     Vec::new()
+}
+
+/// Words that are never a name.
+const KEYWORDS: [&str; 40] = [
+    "abstract",
+    "as",
+    "base",
+    "break",
+    "case",
+    "catch",
+    "class",
+    "const",
+    "continue",
+    "default",
+    "delegate",
+    "do",
+    "else",
+    "enum",
+    "event",
+    "finally",
+    "for",
+    "foreach",
+    "goto",
+    "if",
+    "in",
+    "interface",
+    "internal",
+    "is",
+    "lock",
+    "namespace",
+    "new",
+    "operator",
+    "override",
+    "private",
+    "protected",
+    "public",
+    "return",
+    "sealed",
+    "static",
+    "struct",
+    "switch",
+    "throw",
+    "try",
+    "while",
+];
+
+/// What is wrong with one construct.
+pub(super) fn check_node(node: Node, code: &str) -> Option<Finding> {
+    (node.kind() == "identifier").then(|| super::keyword_as_name(node, code, &KEYWORDS)).flatten()
 }

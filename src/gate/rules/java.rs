@@ -57,12 +57,84 @@ pub(super) fn check(tree: &Tree, code: &str) -> Vec<Finding> {
             "import_declaration" if declared => return at("imports must come before types".to_owned()),
             "import_declaration" => imported = true,
             "module_declaration" => declared = true,
-            "method_declaration" | "local_variable_declaration" | "field_declaration" if compact => declared = true,
+            "method_declaration" | "local_variable_declaration" | "field_declaration" if compact => {
+                declared = true
+            }
             kind if TYPES.contains(&kind) => declared = true,
             _ => return at(format!("expected a class, {}", unexpected(code, node.start_byte()))),
         }
     }
     Vec::new()
+}
+
+/// Words that are never a name.
+const KEYWORDS: [&str; 35] = [
+    "abstract",
+    "assert",
+    "break",
+    "case",
+    "catch",
+    "class",
+    "const",
+    "continue",
+    "default",
+    "do",
+    "else",
+    "enum",
+    "extends",
+    "final",
+    "finally",
+    "for",
+    "goto",
+    "if",
+    "implements",
+    "import",
+    "instanceof",
+    "interface",
+    "native",
+    "new",
+    "package",
+    "private",
+    "protected",
+    "public",
+    "return",
+    "static",
+    "switch",
+    "throw",
+    "throws",
+    "try",
+    "while",
+];
+
+/// What is wrong with one construct.
+pub(super) fn check_node(node: Node, code: &str) -> Option<Finding> {
+    match node.kind() {
+        "identifier" | "type_identifier" => super::keyword_as_name(node, code, &KEYWORDS),
+        "expression_statement" => {
+            let expression = node.named_child(0)?;
+            let acts = matches!(
+                expression.kind(),
+                "assignment_expression"
+                    | "update_expression"
+                    | "method_invocation"
+                    | "object_creation_expression"
+                    | "switch_expression"
+            );
+            (!acts)
+                .then(|| Finding::at(code, expression.start_byte(), "an expression that is not a statement"))
+        }
+        "constructor_declaration" => {
+            let name = node.child_by_field_name("name")?;
+            let owner = node.parent().and_then(|body| match body.kind() {
+                "enum_body_declarations" => body.parent()?.parent(),
+                _ => body.parent(),
+            })?;
+            let owner_name = owner.child_by_field_name("name").map(|name| &code[name.byte_range()]);
+            let foreign = owner_name != Some(&code[name.byte_range()]);
+            foreign.then(|| Finding::at(code, name.start_byte(), "method without a return type"))
+        }
+        _ => None,
+    }
 }
 
 fn is_main(node: Node, code: &str) -> bool {

@@ -30,12 +30,16 @@ pub(super) fn apply(language: Language, tree: &Tree, code: &str) -> Vec<Finding>
         }
         Language::Java => {
             let mut findings = java::check(tree, code);
-            findings.extend(each_node(tree, |node| open_string(node, code)));
+            findings.extend(each_node(tree, |node| {
+                open_string(node, code).or_else(|| java::check_node(node, code))
+            }));
             findings
         }
         Language::CSharp => {
             let mut findings = csharp::check(tree, code);
-            findings.extend(each_node(tree, |node| open_string(node, code)));
+            findings.extend(each_node(tree, |node| {
+                open_string(node, code).or_else(|| csharp::check_node(node, code))
+            }));
             findings
         }
         Language::C | Language::Cpp => c::check(tree, code),
@@ -45,7 +49,10 @@ pub(super) fn apply(language: Language, tree: &Tree, code: &str) -> Vec<Finding>
     }
 }
 
-fn each_node<'tree>(tree: &'tree Tree, mut check: impl FnMut(Node<'tree>) -> Option<Finding>) -> Vec<Finding> {
+fn each_node<'tree>(
+    tree: &'tree Tree,
+    mut check: impl FnMut(Node<'tree>) -> Option<Finding>,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
     visit(tree, |node| {
         findings.extend(check(node));
@@ -59,6 +66,13 @@ fn open_string(node: Node, code: &str) -> Option<Finding> {
     let text = &code[node.byte_range()];
     let open = node.kind() == "string_literal" && !text.starts_with("\"\"\"") && runs_over(text);
     open.then(|| Finding::at(code, node.start_byte(), "string that does not end on its line"))
+}
+
+/// A name that is one of the language's reserved words.
+fn keyword_as_name(name: Node, code: &str, keywords: &[&str]) -> Option<Finding> {
+    let word = &code[name.byte_range()];
+    let message = || format!("expected a name, found the keyword `{word}`");
+    keywords.contains(&word).then(|| Finding::at(code, name.start_byte(), message()))
 }
 
 /// Whether `text` holds a line end that no backslash hides.
@@ -90,7 +104,12 @@ fn leaves_of(tree: &Tree, whole: impl Fn(&str) -> bool) -> Vec<Leaf<'_>> {
             continue;
         }
         let node = cursor.node();
-        leaves.push(Leaf { kind: node.kind(), joint: joint.1, start: node.start_byte(), end: node.end_byte() });
+        leaves.push(Leaf {
+            kind: node.kind(),
+            joint: joint.1,
+            start: node.start_byte(),
+            end: node.end_byte(),
+        });
         if !matches!(node.kind(), "comment" | "line_continuation") {
             joint.0 = u32::MAX;
         }

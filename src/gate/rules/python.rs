@@ -37,6 +37,22 @@ fn check_node(node: Node, code: &str) -> Option<Finding> {
             });
             (!guarded).then(|| Finding::at(code, node.end_byte(), "expected `except` or `finally`"))
         }
+        "raise_statement" if node.named_child(0)?.kind() == "expression_list" => {
+            at("unexpected `,` after `raise`")
+        }
+        "except_clause" => {
+            let mut cursor = node.walk();
+            let comma = node.children(&mut cursor).find(|part| part.kind() == ",")?;
+            let name = node.children(&mut cursor).any(|part| part.kind() == "as");
+            // From Python 3.14 on several types may stand without parentheses, but not with a name.
+            let old = name || node.named_child_count() == 3;
+            old.then(|| Finding::at(code, comma.start_byte(), "several exception types need parentheses"))
+        }
+        "expression_statement" if node.named_child(0)?.kind() == "named_expression" => {
+            at("`:=` needs parentheses here, or `=`")
+        }
+        "<>" => at("unexpected `<>`, did you mean `!=`?"),
+        "argument_list" => argument_order(node, code),
         "parameters" => parameter_order(node, code),
         "integer" => {
             let digits = &code[node.byte_range()];
@@ -54,11 +70,30 @@ fn check_node(node: Node, code: &str) -> Option<Finding> {
             let text = &code[node.byte_range()];
             let quoted = text.trim_start_matches(|c: char| c.is_ascii_alphabetic());
             let triple = quoted.starts_with("\"\"\"") || quoted.starts_with("'''");
-            let open = !triple && node.child_by_field_name("interpolation").is_none() && super::runs_over(text);
+            let open =
+                !triple && node.child_by_field_name("interpolation").is_none() && super::runs_over(text);
             open.then(|| at("string that does not end on its line")).flatten()
         }
         _ => None,
     }
+}
+
+/// An argument by position must not follow one by name.
+fn argument_order(arguments: Node, code: &str) -> Option<Finding> {
+    let mut cursor = arguments.walk();
+    let mut named = false;
+    for argument in arguments.named_children(&mut cursor) {
+        match argument.kind() {
+            "keyword_argument" | "dictionary_splat" => named = true,
+            "list_splat" | "comment" | "line_continuation" => {}
+            _ if named => {
+                let message = "argument by position after an argument by name";
+                return Some(Finding::at(code, argument.start_byte(), message));
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 /// A parameter without a default must not follow one with a default, but for those that are by name only.
@@ -114,7 +149,8 @@ fn lines(tree: &Tree, code: &str) -> Option<Finding> {
         if leaf.kind == "comment" || leaf.kind == "line_continuation" || leaf.start == leaf.end {
             continue;
         }
-        let begins = before.as_ref().is_none_or(|before| depth == 0 && ends_line(&code[before.end..leaf.start]));
+        let begins =
+            before.as_ref().is_none_or(|before| depth == 0 && ends_line(&code[before.end..leaf.start]));
         if begins {
             if let Some(before) = before.as_ref().filter(|before| !may_begin(before, &leaf)) {
                 return Some(Finding::at(code, before.end, "unexpected end of line"));
@@ -153,9 +189,20 @@ fn ends_line(gap: &str) -> bool {
 fn may_begin(before: &Leaf, leaf: &Leaf) -> bool {
     match leaf.joint {
         "module" | "block" | "decorated_definition" => true,
-        "if_statement" | "elif_clause" | "else_clause" | "for_statement" | "while_statement" | "try_statement"
-        | "except_clause" | "except_group_clause" | "finally_clause" | "with_statement" | "function_definition"
-        | "class_definition" | "match_statement" | "case_clause" => {
+        "if_statement"
+        | "elif_clause"
+        | "else_clause"
+        | "for_statement"
+        | "while_statement"
+        | "try_statement"
+        | "except_clause"
+        | "except_group_clause"
+        | "finally_clause"
+        | "with_statement"
+        | "function_definition"
+        | "class_definition"
+        | "match_statement"
+        | "case_clause" => {
             before.kind == ":"
                 || matches!(leaf.kind, "else" | "elif" | "except" | "except*" | "finally" | "case")
         }

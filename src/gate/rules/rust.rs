@@ -8,8 +8,8 @@ use super::super::syntax::{unexpected, visit};
 /// Words that are never a name, whatever the edition.
 const KEYWORDS: [&str; 32] = [
     "as", "break", "const", "continue", "else", "enum", "extern", "false", "fn", "for", "if", "impl", "in",
-    "let", "loop", "match", "mod", "move", "mut", "pub", "ref", "return", "static", "struct", "trait", "true",
-    "type", "unsafe", "use", "where", "while", "abstract",
+    "let", "loop", "match", "mod", "move", "mut", "pub", "ref", "return", "static", "struct", "trait",
+    "true", "type", "unsafe", "use", "where", "while", "abstract",
 ];
 
 /// What the rules find in a Rust file whose tree has no error.
@@ -38,6 +38,9 @@ fn file_items(root: Node, code: &str) -> Option<Finding> {
             }
             "inner_attribute_item" if items => return at("inner attribute after an item".to_owned()),
             "inner_attribute_item" => {}
+            "attribute_item" if node.next_sibling().is_none() => {
+                return at("attribute that belongs to nothing".to_owned());
+            }
             "attribute_item" | "macro_invocation" | "macro_definition" => items = true,
             "expression_statement" if is_macro(node) => items = true,
             "use_declaration" | "extern_crate_declaration" => items = true,
@@ -61,11 +64,10 @@ fn is_doc(comment: Node, marker: &str) -> bool {
 fn check_node(node: Node, code: &str) -> Option<Finding> {
     match node.kind() {
         "identifier" | "type_identifier" | "field_identifier" | "shorthand_field_identifier" => {
-            let word = &code[node.byte_range()];
-            let keyword = KEYWORDS.contains(&word);
-            let message = || format!("expected a name, found the keyword `{word}`");
-            keyword.then(|| Finding::at(code, node.start_byte(), message()))
+            let in_lifetime = node.parent().is_some_and(|parent| parent.kind() == "lifetime");
+            (!in_lifetime).then(|| super::keyword_as_name(node, code, &KEYWORDS)).flatten()
         }
+        "binary_expression" => chained_comparison(node, code),
         "line_comment" | "block_comment" if is_doc(node, "outer_doc_comment_marker") => {
             let mut next = node.next_sibling();
             while let Some(comment) = next.filter(|next| next.kind().ends_with("_comment")) {
@@ -77,6 +79,20 @@ fn check_node(node: Node, code: &str) -> Option<Finding> {
         "macro_invocation" => macro_without_end(node, code),
         _ => None,
     }
+}
+
+/// `a < b < c` is no comparison in Rust; mostly it is a type whose `::` before `<` is missing.
+fn chained_comparison(expression: Node, code: &str) -> Option<Finding> {
+    let compares = |node: Node| {
+        let operator = node.child_by_field_name("operator").map(|operator| operator.kind());
+        node.kind() == "binary_expression" && matches!(operator, Some("<" | ">" | "<=" | ">=" | "==" | "!="))
+    };
+    let left = expression.child_by_field_name("left")?;
+    let chained = compares(expression) && compares(left);
+    chained.then(|| {
+        let operator = left.child_by_field_name("operator").map_or(left.end_byte(), |node| node.start_byte());
+        Finding::at(code, operator, "comparisons cannot be chained, did you mean `::<`?")
+    })
 }
 
 /// Between statements, a macro call in round or square brackets needs a semicolon.
