@@ -9,8 +9,11 @@ mod finding;
 mod language;
 mod locate;
 mod mend;
+mod parsed;
 mod rules;
 mod syntax;
+#[cfg(test)]
+mod tests;
 
 pub use finding::{Finding, Verdict, printable};
 pub use language::{Language, source_file_name};

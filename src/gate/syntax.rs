@@ -7,15 +7,13 @@ use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use tree_sitter::{Node, ParseOptions, ParseState, Parser, Tree};
+use tree_sitter::{ParseOptions, ParseState, Parser, Tree};
 
-use super::finding::{Finding, Verdict};
+use super::finding::{Finding, MAX_FINDINGS, Verdict};
 use super::language::Language;
 use super::mend::Mender;
+use super::parsed::Parsed;
 use super::{locate, rules};
-
-/// Findings reported for one text; the first few say it all.
-const MAX_FINDINGS: usize = 10;
 
 /// What one check may cost.
 #[derive(Debug, Clone, Copy)]
@@ -65,15 +63,20 @@ fn findings(language: Language, code: &str, deadline: Instant) -> Option<Vec<Fin
     let mut text = Cow::Borrowed(code);
     let mut mender = Mender::new(language, code);
     loop {
+        let parsed = Parsed::new(&tree, &text, deadline);
         if !tree.root_node().has_error() {
-            return Some(rules::apply(language, &tree, &text));
+            let findings = rules::apply(language, &parsed);
+            return (!findings.is_empty() || !parsed.expired()).then_some(findings);
         }
         let place = locate::first_error(language, &text, deadline);
         let mended = place.and_then(|at| mender.mend(&text, at));
         // Out of time while mending: what was found so far stands.
         let Some((next, mended)) = mended.and_then(|text| Some((parse(language, &text, deadline)?, text)))
         else {
-            return Some(grammar_findings(&tree, code, place));
+            let whole = rules::explain(language, code);
+            return Some(
+                whole.map_or_else(|| grammar_findings(&parsed, code, place), |finding| vec![finding]),
+            );
         };
         tree = next;
         text = Cow::Owned(mended);
@@ -89,6 +92,11 @@ fn refuse_unread(language: Language, code: &str, limits: Limits) -> Option<Findi
     if code.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}').is_empty() {
         let message = format!("the code is empty, expected {}", language.display_name());
         return Some(Finding::at(code, 0, message));
+    }
+    // To JavaScript a fenced text is a chain of templates; nobody ever means that.
+    let start = code.len() - code.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}').len();
+    if code[start..].starts_with("```") {
+        return Some(Finding::at(code, start, "unexpected Markdown code fence, expected the bare code"));
     }
     let nul = code.find('\0')?;
     Some(Finding::at(code, nul, "unexpected NUL character"))
@@ -131,34 +139,19 @@ pub(super) fn grammar(language: Language) -> tree_sitter::Language {
 
 /// The place where the parse first failed, if it is known, and behind it the outermost places where the parser
 /// had to skip or to invent something.
-fn grammar_findings(tree: &Tree, code: &str, first: Option<usize>) -> Vec<Finding> {
+fn grammar_findings(parsed: &Parsed, code: &str, first: Option<usize>) -> Vec<Finding> {
     let mut findings = Vec::from_iter(first.map(|at| Finding::at(code, at, unexpected(code, at))));
-    visit(tree, |node| {
+    parsed.visit(|node| {
         let at = node.start_byte();
-        let is_new = first.is_none_or(|first| at > first) && findings.len() < MAX_FINDINGS;
+        let is_new = first.is_none_or(|first| at > first);
         if node.is_missing() && is_new {
             findings.push(Finding::at(code, at, format!("missing `{}`", node.kind())));
         } else if node.is_error() && is_new {
             findings.push(Finding::at(code, at, unexpected(code, at)));
         }
-        node.has_error() && !node.is_error()
+        node.has_error() && !node.is_error() && findings.len() < MAX_FINDINGS
     });
     findings
-}
-
-/// Walks the tree in the order of the text, without recursion; `enter` says whether to go below a node.
-pub(super) fn visit<'tree>(tree: &'tree Tree, mut enter: impl FnMut(Node<'tree>) -> bool) {
-    let mut cursor = tree.walk();
-    loop {
-        if enter(cursor.node()) && cursor.goto_first_child() {
-            continue;
-        }
-        while !cursor.goto_next_sibling() {
-            if !cursor.goto_parent() {
-                return;
-            }
-        }
-    }
 }
 
 /// "unexpected `x`", where `x` is the word or character at `offset`.

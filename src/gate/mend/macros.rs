@@ -8,6 +8,11 @@ use std::collections::{HashMap, HashSet};
 
 /// Macros that are taken out of one text before it counts as wrong.
 const MAX_STEPS: usize = 60;
+/// Longest text that is mended, in bytes; what is longer was not written by hand.
+const MAX_TEXT_BYTES: usize = 1 << 20;
+/// How far before a failure a macro is looked for, and how long its arguments may be, in bytes.
+const MAX_DISTANCE: usize = 500;
+const MAX_ARGUMENTS: usize = 4096;
 /// Macros not defined in the text that one line may hold: with an underscore in the name, and without.
 const MAX_PER_LINE: (usize, usize) = (3, 1);
 const DIRECTIVES: [&str; 18] = [
@@ -68,7 +73,7 @@ impl Macros {
     /// The next step for a text that the grammar refuses at byte `at`.
     pub(super) fn mend(&mut self, text: &str, at: usize) -> Option<String> {
         self.steps += 1;
-        if self.steps > MAX_STEPS {
+        if self.steps > MAX_STEPS || text.len() > MAX_TEXT_BYTES {
             return None;
         }
         if !self.prepared {
@@ -78,10 +83,17 @@ impl Macros {
                 return Some(prepared);
             }
         }
+        if let Some(mended) = case_range(text, at) {
+            return Some(mended);
+        }
         let bytes = text.as_bytes();
         // A word may be refused itself, or what follows it; the error may be on the line after a macro.
         let word_end = at + text[at..].find(|c: char| !is_word(c)).unwrap_or(text.len() - at);
-        let line_start = text[..at].trim_end().rfind('\n').map_or(0, |newline| newline + 1);
+        let mut line_start = text[..at].trim_end().rfind('\n').map_or(0, |newline| newline + 1);
+        line_start = line_start.max(at.saturating_sub(MAX_DISTANCE));
+        while !text.is_char_boundary(line_start) {
+            line_start += 1;
+        }
         let mut end = word_end.max(at);
         while let Some((start, word)) =
             last_word(&text[line_start..end]).map(|(at, word)| (line_start + at, word))
@@ -113,6 +125,17 @@ impl Macros {
     }
 }
 
+/// `case 1 ... 5:`, an extension every compiler has, as `case 1:`.
+fn case_range(text: &str, at: usize) -> Option<String> {
+    let dots = text[..at].trim_end_matches('.').len();
+    let colon = dots + text[dots..].find(':')?;
+    let case = text[..dots].rfind([':', ';', '{', '}'])? + 1;
+    let is_range = text[dots..].starts_with("...")
+        && text[case..].trim_start().starts_with("case")
+        && !text[dots..colon].contains('\n');
+    is_range.then(|| format!("{}{}{}", &text[..dots], " ".repeat(colon - dots), &text[colon..]))
+}
+
 /// Removes what is never needed to judge the rest: directives with all but the first branch of each conditional,
 /// extensions, macro calls that fill a line, and a few words later standards added.
 fn prepare(text: &str) -> String {
@@ -120,8 +143,13 @@ fn prepare(text: &str) -> String {
     blank_directives(&mut bytes, text);
     let text = String::from_utf8(bytes).expect("only whole lines were blanked");
     let mut bytes = text.as_bytes().to_vec();
+    let mut last_end = 0;
     for (start, word) in words(&text) {
         let end = start + word.len();
+        let gap = &text[last_end..start];
+        let same_line = gap.rsplit('\n').next().unwrap_or_default();
+        let begins_line = (last_end == 0 || gap.contains('\n')) && same_line.trim().is_empty();
+        last_end = end;
         let rest = text[end..].trim_start();
         match word {
             _ if EXTENSIONS.contains(&word) => blank(&mut bytes, start, arguments_end(text.as_bytes(), end)),
@@ -136,7 +164,7 @@ fn prepare(text: &str) -> String {
                 let dots = text.len() - rest.len() + 2;
                 blank(&mut bytes, dots, dots + 3);
             }
-            _ if fills_line(&text, start, word) => {
+            _ if begins_line && fills_line(&text, start, word) => {
                 blank(&mut bytes, start, arguments_end(text.as_bytes(), end))
             }
             _ => {}
@@ -145,16 +173,14 @@ fn prepare(text: &str) -> String {
     String::from_utf8(bytes).expect("only whole words were blanked")
 }
 
-/// Whether a word in capitals, alone or with its arguments, is all there is on its line, and no body follows.
+/// Whether a word in capitals, alone or with its arguments, is the rest of its line, and no body follows.
 fn fills_line(text: &str, start: usize, word: &str) -> bool {
-    let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
+    if word.len() <= 2 || word.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        return false;
+    }
     let end = arguments_end(text.as_bytes(), start + word.len());
     let rest = &text[end..];
-    let in_capitals = !word.bytes().any(|byte| byte.is_ascii_lowercase());
-    in_capitals
-        && word.len() > 2
-        && (word.contains('_') || end > start + word.len())
-        && text[line_start..start].trim().is_empty()
+    (word.contains('_') || end > start + word.len())
         && rest.split('\n').next().is_some_and(|tail| tail.trim().is_empty())
         && !rest.trim_start().starts_with(['{', ':'])
 }
@@ -223,7 +249,7 @@ fn arguments_end(bytes: &[u8], end: usize) -> usize {
     let Some(open) = open.filter(|open| bytes[*open] == b'(') else { return end };
     let (mut depth, mut quote) = (0_usize, None);
     let mut at = open;
-    while at < bytes.len() {
+    while at < bytes.len().min(open + MAX_ARGUMENTS) {
         match (bytes[at], quote) {
             (b'\\', Some(_)) => at += 1,
             (byte, Some(mark)) if byte == mark => quote = None,

@@ -3,10 +3,10 @@
 //! `Fix the failing code for: ...` is a well-formed command line. Only what no script contains is refused: a command
 //! named by a capitalised or polite word, with several words of English grammar among plain arguments.
 
-use tree_sitter::{Node, Tree};
+use tree_sitter::Node;
 
 use super::super::finding::Finding;
-use super::super::syntax::visit;
+use super::super::parsed::Parsed;
 
 /// Words that hold English together.
 const GRAMMAR: [&str; 34] = [
@@ -68,23 +68,21 @@ const RESERVED: [&str; 8] = ["fi", "done", "esac", "then", "else", "elif", "do",
 const MIN_GRAMMAR: usize = 2;
 
 /// What the rules find in a shell script whose tree has no error.
-pub(super) fn check(tree: &Tree, code: &str) -> Vec<Finding> {
-    let mut findings = Vec::new();
+pub(super) fn check(parsed: &Parsed) -> Vec<Finding> {
+    let code = parsed.code;
     let mut defined = Vec::new();
-    visit(tree, |node| {
+    parsed.visit(|node| {
         if node.kind() == "function_definition" {
             defined.extend(node.child_by_field_name("name").map(|name| &code[name.byte_range()]));
         }
         true
     });
-    visit(tree, |node| {
+    super::each_node(parsed, &[], |node| {
         if node.kind() == "command" && is_sentence(node, code, &defined) {
-            findings.push(Finding::at(code, node.start_byte(), "this reads as prose, not as a command"));
+            return Some(Finding::at(code, node.start_byte(), "this reads as prose, not as a command"));
         }
-        findings.extend(check_node(node, code));
-        true
-    });
-    findings
+        check_node(node, code)
+    })
 }
 
 fn check_node(node: Node, code: &str) -> Option<Finding> {
@@ -92,6 +90,9 @@ fn check_node(node: Node, code: &str) -> Option<Finding> {
     match node.kind() {
         "command_name" if RESERVED.contains(&word) => {
             Some(Finding::at(code, node.start_byte(), format!("unexpected `{word}`")))
+        }
+        "subshell" if node.parent()?.kind() == "command" => {
+            Some(Finding::at(code, node.start_byte(), "unexpected `(`"))
         }
         "compound_statement" | "do_group" | "else_clause" | "subshell" => {
             let mut cursor = node.walk();

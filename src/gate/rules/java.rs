@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use tree_sitter::{Node, Tree};
+use tree_sitter::Node;
 
 use super::super::finding::Finding;
 use super::super::language::Language;
+use super::super::parsed::Parsed;
 use super::super::syntax::{parse, unexpected};
 
 /// Longest type name that becomes a file name, in bytes.
@@ -40,14 +41,22 @@ pub(in crate::gate) fn java_public_type(code: &str) -> Option<&str> {
 
 /// What the rules find in a Java file whose tree has no error: package, imports, then types. Methods and fields
 /// may stand alone if one of them is `main`, as Java 25 has it.
-pub(super) fn check(tree: &Tree, code: &str) -> Vec<Finding> {
-    let root = tree.root_node();
+pub(super) fn check(parsed: &Parsed) -> Vec<Finding> {
+    let mut findings = Vec::from_iter(file_order(parsed.root(), parsed.code));
+    findings.extend(super::each_node(parsed, &[], |node| {
+        super::open_string(node, parsed.code).or_else(|| check_node(node, parsed.code))
+    }));
+    findings
+}
+
+/// What stands at the top of the file and should not.
+fn file_order(root: Node, code: &str) -> Option<Finding> {
     let mut cursor = root.walk();
     let compact = root.named_children(&mut cursor).any(|node| is_main(node, code));
     let (mut imported, mut declared) = (false, false);
     let mut cursor = root.walk();
     for node in root.named_children(&mut cursor) {
-        let at = |message: String| vec![Finding::at(code, node.start_byte(), message)];
+        let at = |message: String| Some(Finding::at(code, node.start_byte(), message));
         match node.kind() {
             "line_comment" | "block_comment" => {}
             "package_declaration" if imported || declared => {
@@ -64,7 +73,7 @@ pub(super) fn check(tree: &Tree, code: &str) -> Vec<Finding> {
             _ => return at(format!("expected a class, {}", unexpected(code, node.start_byte()))),
         }
     }
-    Vec::new()
+    None
 }
 
 /// Words that are never a name.
@@ -107,7 +116,7 @@ const KEYWORDS: [&str; 35] = [
 ];
 
 /// What is wrong with one construct.
-pub(super) fn check_node(node: Node, code: &str) -> Option<Finding> {
+fn check_node(node: Node, code: &str) -> Option<Finding> {
     match node.kind() {
         "identifier" | "type_identifier" => super::keyword_as_name(node, code, &KEYWORDS),
         "expression_statement" => {
@@ -122,6 +131,18 @@ pub(super) fn check_node(node: Node, code: &str) -> Option<Finding> {
             );
             (!acts)
                 .then(|| Finding::at(code, expression.start_byte(), "an expression that is not a statement"))
+        }
+        "import_declaration" if node.parent()?.kind() != "program" => {
+            Some(Finding::at(code, node.start_byte(), "imports must stand at the top of the file"))
+        }
+        "local_variable_declaration" | "formal_parameter" if node.parent()?.kind() != "program" => {
+            let modifiers = node.named_child(0).filter(|first| first.kind() == "modifiers")?;
+            let mut cursor = modifiers.walk();
+            let member = modifiers
+                .children(&mut cursor)
+                .find(|word| matches!(word.kind(), "public" | "protected" | "private" | "static"))?;
+            let message = format!("`{}` belongs to members of a class", member.kind());
+            Some(Finding::at(code, member.start_byte(), message))
         }
         "constructor_declaration" => {
             let name = node.child_by_field_name("name")?;

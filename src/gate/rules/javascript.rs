@@ -61,23 +61,17 @@ fn constant_without_value(declaration: Node, code: &str) -> Option<Finding> {
 
 /// `await` belongs to an async function, or to the top level of a module.
 fn await_outside_async(expression: Node, code: &str) -> Option<Finding> {
-    let mut around = expression.parent();
-    while let Some(node) = around {
-        match node.kind() {
-            "function_expression"
-            | "function_declaration"
-            | "generator_function"
-            | "arrow_function"
-            | "generator_function_declaration"
-            | "method_definition" => {
-                let mut cursor = node.walk();
-                let is_async = node.children(&mut cursor).any(|part| part.kind() == "async");
-                let message = "`await` in a function that is not async";
-                return (!is_async).then(|| Finding::at(code, expression.start_byte(), message));
-            }
-            "class_static_block" => return None,
-            _ => around = node.parent(),
-        }
-    }
-    None
+    const FUNCTIONS: [&str; 6] = [
+        "function_expression",
+        "function_declaration",
+        "generator_function",
+        "generator_function_declaration",
+        "arrow_function",
+        "method_definition",
+    ];
+    let around = super::ancestors(expression).find(|node| FUNCTIONS.contains(&node.kind()))?;
+    let mut cursor = around.walk();
+    let is_async = around.children(&mut cursor).any(|part| part.kind() == "async");
+    let message = "`await` in a function that is not async";
+    (!is_async).then(|| Finding::at(code, expression.start_byte(), message))
 }

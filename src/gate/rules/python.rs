@@ -3,24 +3,19 @@
 //! The grammar guesses blocks from whatever indentation there is and lets a statement run over line ends; Python
 //! does neither.
 
-use tree_sitter::{Node, Tree};
+use tree_sitter::Node;
 
 use super::super::finding::Finding;
-use super::super::syntax::visit;
-use super::Leaf;
+use super::super::parsed::{Leaf, Parsed};
 
 /// Distance of tab stops in Python's indentation.
 const TAB_STOP: usize = 8;
 
 /// What the rules find in a Python file whose tree has no error.
-pub(super) fn check(tree: &Tree, code: &str) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    visit(tree, |node| {
-        findings.extend(check_node(node, code));
-        true
-    });
+pub(super) fn check(parsed: &Parsed) -> Vec<Finding> {
+    let mut findings = super::each_node(parsed, &[], |node| check_node(node, parsed.code));
     if findings.is_empty() {
-        findings.extend(lines(tree, code));
+        findings.extend(lines(parsed));
     }
     findings
 }
@@ -51,6 +46,18 @@ fn check_node(node: Node, code: &str) -> Option<Finding> {
         "expression_statement" if node.named_child(0)?.kind() == "named_expression" => {
             at("`:=` needs parentheses here, or `=`")
         }
+        "return_statement" if !is_inside(node, &["function_definition"], &["class_definition"]) => {
+            at("`return` outside a function")
+        }
+        "break_statement" | "continue_statement"
+            if !is_inside(
+                node,
+                &["for_statement", "while_statement"],
+                &["function_definition", "class_definition"],
+            ) =>
+        {
+            at("`break` or `continue` outside a loop")
+        }
         "<>" => at("unexpected `<>`, did you mean `!=`?"),
         "argument_list" => argument_order(node, code),
         "parameters" => parameter_order(node, code),
@@ -76,6 +83,13 @@ fn check_node(node: Node, code: &str) -> Option<Finding> {
         }
         _ => None,
     }
+}
+
+/// Whether a node stands in one of the kinds `around`, with none of the kinds `before` in between.
+fn is_inside(node: Node, around: &[&str], before: &[&str]) -> bool {
+    super::ancestors(node)
+        .find(|outer| before.contains(&outer.kind()) || around.contains(&outer.kind()))
+        .is_some_and(|outer| around.contains(&outer.kind()))
 }
 
 /// An argument by position must not follow one by name.
@@ -141,11 +155,12 @@ impl Indent {
 }
 
 /// The first logical line that is indented wrongly or begins where none may.
-fn lines(tree: &Tree, code: &str) -> Option<Finding> {
+fn lines(parsed: &Parsed) -> Option<Finding> {
+    let code = parsed.code;
     let mut stack = vec![Indent { tabbed: 0, plain: 0 }];
     let mut depth = 0_usize;
     let mut before: Option<Leaf> = None;
-    for leaf in super::leaves_of(tree, |kind| kind == "string") {
+    for leaf in parsed.leaves(|kind| kind == "string") {
         if leaf.kind == "comment" || leaf.kind == "line_continuation" || leaf.start == leaf.end {
             continue;
         }

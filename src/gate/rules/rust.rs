@@ -1,9 +1,10 @@
 //! Rust: items only at the top, no keywords as names, doc comments that document something.
 
-use tree_sitter::{Node, Tree};
+use tree_sitter::Node;
 
 use super::super::finding::Finding;
-use super::super::syntax::{unexpected, visit};
+use super::super::parsed::Parsed;
+use super::super::syntax::unexpected;
 
 /// Words that are never a name, whatever the edition.
 const KEYWORDS: [&str; 32] = [
@@ -12,14 +13,30 @@ const KEYWORDS: [&str; 32] = [
     "true", "type", "unsafe", "use", "where", "while", "abstract",
 ];
 
+/// Macros of the standard library that are expressions.
+const ACTING_MACROS: [&str; 13] = [
+    "print",
+    "println",
+    "eprint",
+    "eprintln",
+    "write",
+    "writeln",
+    "format",
+    "vec",
+    "panic",
+    "assert",
+    "assert_eq",
+    "dbg",
+    "todo",
+];
+
 /// What the rules find in a Rust file whose tree has no error.
-pub(super) fn check(tree: &Tree, code: &str) -> Vec<Finding> {
-    let mut findings = Vec::from_iter(file_items(tree.root_node(), code));
-    visit(tree, |node| {
-        findings.extend(check_node(node, code));
-        // Inside a macro's arguments anything goes.
-        !matches!(node.kind(), "token_tree" | "macro_definition")
-    });
+pub(super) fn check(parsed: &Parsed) -> Vec<Finding> {
+    let code = parsed.code;
+    let mut findings = Vec::from_iter(file_items(parsed.root(), code));
+    // Inside a macro's arguments anything goes.
+    let skip = ["token_tree", "macro_definition"];
+    findings.extend(super::each_node(parsed, &skip, |node| check_node(node, code)));
     findings.sort_by_key(|finding| (finding.line, finding.column));
     findings
 }
@@ -42,7 +59,7 @@ fn file_items(root: Node, code: &str) -> Option<Finding> {
                 return at("attribute that belongs to nothing".to_owned());
             }
             "attribute_item" | "macro_invocation" | "macro_definition" => items = true,
-            "expression_statement" if is_macro(node) => items = true,
+            "expression_statement" if is_item_macro(node, code) => items = true,
             "use_declaration" | "extern_crate_declaration" => items = true,
             kind if kind.ends_with("_item") => items = true,
             _ => return at(format!("expected an item, {}", unexpected(code, node.start_byte()))),
@@ -51,8 +68,11 @@ fn file_items(root: Node, code: &str) -> Option<Finding> {
     None
 }
 
-fn is_macro(statement: Node) -> bool {
-    statement.named_child(0).is_some_and(|only| only.kind() == "macro_invocation")
+/// Whether a statement is a macro call that may stand for items; the standard ones that act do not.
+fn is_item_macro(statement: Node, code: &str) -> bool {
+    let call = statement.named_child(0).filter(|only| only.kind() == "macro_invocation");
+    let name = call.and_then(|call| call.child_by_field_name("macro")).map(|name| &code[name.byte_range()]);
+    name.is_some_and(|name| !ACTING_MACROS.contains(&name))
 }
 
 /// Whether a comment is a doc comment of the given kind.
@@ -64,8 +84,9 @@ fn is_doc(comment: Node, marker: &str) -> bool {
 fn check_node(node: Node, code: &str) -> Option<Finding> {
     match node.kind() {
         "identifier" | "type_identifier" | "field_identifier" | "shorthand_field_identifier" => {
+            let finding = super::keyword_as_name(node, code, &KEYWORDS)?;
             let in_lifetime = node.parent().is_some_and(|parent| parent.kind() == "lifetime");
-            (!in_lifetime).then(|| super::keyword_as_name(node, code, &KEYWORDS)).flatten()
+            (!in_lifetime).then_some(finding)
         }
         "binary_expression" => chained_comparison(node, code),
         "line_comment" | "block_comment" if is_doc(node, "outer_doc_comment_marker") => {
