@@ -45,7 +45,10 @@ pub(super) fn first_error(language: Language, code: &str, deadline: Instant) -> 
         if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     parse_text(&mut parser, code, ParseOptions::new().progress_callback(&mut progress));
-    let furthest = trace.furthest.load(Ordering::Relaxed).checked_sub(1)?;
+    let mut furthest = trace.furthest.load(Ordering::Relaxed).checked_sub(1)?;
+    while !code.is_char_boundary(furthest) {
+        furthest -= 1;
+    }
     let rest = code.get(furthest..)?;
     Some(code.len() - rest.trim_start().len())
 }

@@ -4,6 +4,7 @@
 //! check. A walk that was cut short is remembered: what it did not find proves nothing.
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::time::Instant;
 
 use tree_sitter::{Node, Tree};
@@ -18,6 +19,11 @@ pub(super) struct Parsed<'tree> {
     pub code: &'tree str,
     deadline: Instant,
     expired: Cell<bool>,
+}
+
+/// A part of a text; nothing if it does not begin and end between characters, which the grammars do not promise.
+pub(super) fn slice(code: &str, range: Range<usize>) -> &str {
+    code.get(range).unwrap_or_default()
 }
 
 /// One token of a tree: a node without children.

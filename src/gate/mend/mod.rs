@@ -48,8 +48,8 @@ impl Mender {
 /// `for name do`, which stands for `for name in "$@"; do`, with the separator the grammar wants.
 fn loop_over_arguments(text: &str, at: usize) -> Option<String> {
     let before = text.get(..at)?;
-    let head = before.trim_end();
-    let name_start = head.rfind(|c: char| !c.is_ascii_alphanumeric() && c != '_')? + 1;
+    let head = before.trim_end_matches([' ', '\t', '\r', '\n']);
+    let name_start = head.trim_end_matches(|c: char| c.is_ascii_alphanumeric() || c == '_').len();
     let is_loop =
         head[..name_start].trim_end().ends_with("for") && head.len() < at && name_start < head.len();
     if !is_loop || !text[at..].starts_with("do") {

@@ -6,7 +6,7 @@
 use tree_sitter::Node;
 
 use super::super::finding::Finding;
-use super::super::parsed::Parsed;
+use super::super::parsed::{Parsed, slice};
 
 /// Words that hold English together.
 const GRAMMAR: [&str; 34] = [
@@ -73,7 +73,7 @@ pub(super) fn check(parsed: &Parsed) -> Vec<Finding> {
     let mut defined = Vec::new();
     parsed.visit(|node| {
         if node.kind() == "function_definition" {
-            defined.extend(node.child_by_field_name("name").map(|name| &code[name.byte_range()]));
+            defined.extend(node.child_by_field_name("name").map(|name| slice(code, name.byte_range())));
         }
         true
     });
@@ -86,7 +86,7 @@ pub(super) fn check(parsed: &Parsed) -> Vec<Finding> {
 }
 
 fn check_node(node: Node, code: &str) -> Option<Finding> {
-    let word = &code[node.byte_range()];
+    let word = slice(code, node.byte_range());
     match node.kind() {
         "command_name" if RESERVED.contains(&word) => {
             Some(Finding::at(code, node.start_byte(), format!("unexpected `{word}`")))
@@ -104,7 +104,7 @@ fn check_node(node: Node, code: &str) -> Option<Finding> {
 }
 
 fn is_sentence(command: Node, code: &str, defined: &[&str]) -> bool {
-    let Some(name) = command.child_by_field_name("name").map(|name| &code[name.byte_range()]) else {
+    let Some(name) = command.child_by_field_name("name").map(|name| slice(code, name.byte_range())) else {
         return false;
     };
     let capitalised = name.starts_with(|c: char| c.is_ascii_uppercase())
@@ -116,7 +116,7 @@ fn is_sentence(command: Node, code: &str, defined: &[&str]) -> bool {
     let mut cursor = command.walk();
     let arguments = command.children_by_field_name("argument", &mut cursor);
     let grammar = arguments.filter(|argument| {
-        let word = code[argument.byte_range()].trim_end_matches([',', ':', '.', '!', '?']);
+        let word = slice(code, argument.byte_range()).trim_end_matches([',', ':', '.', '!', '?']);
         argument.kind() == "word" && GRAMMAR.contains(&word.to_ascii_lowercase().as_str())
     });
     grammar.count() + usize::from(GRAMMAR.contains(&name.to_ascii_lowercase().as_str())) >= MIN_GRAMMAR

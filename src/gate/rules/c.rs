@@ -3,7 +3,7 @@
 use tree_sitter::Node;
 
 use super::super::finding::Finding;
-use super::super::parsed::Parsed;
+use super::super::parsed::{Parsed, slice};
 use super::super::syntax::unexpected;
 
 /// Words that are never a name in C nor in C++. Names of types are not among them: they may be the argument of a
@@ -31,7 +31,7 @@ fn check_node(node: Node, code: &str) -> Option<Finding> {
 
 /// A keyword as a name, or a directive the preprocessor does not know.
 fn misplaced_word(node: Node, code: &str) -> Option<Finding> {
-    let word = &code[node.byte_range()];
+    let word = slice(code, node.byte_range());
     match node.kind() {
         "identifier" | "type_identifier" | "field_identifier" => {
             super::keyword_as_name(node, code, &KEYWORDS)
@@ -61,7 +61,7 @@ fn is_stray(node: Node, code: &str) -> bool {
 }
 
 fn is_macro_call(expression: Node, code: &str) -> bool {
-    let name = code[expression.byte_range()].split('(').next().unwrap_or_default().trim();
+    let name = slice(code, expression.byte_range()).split('(').next().unwrap_or_default().trim();
     matches!(expression.kind(), "call_expression" | "identifier")
         && (looks_like_macro(name) || code.contains(&format!("define {name}")))
 }

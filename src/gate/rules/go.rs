@@ -6,7 +6,7 @@
 use tree_sitter::Node;
 
 use super::super::finding::{Finding, MAX_FINDINGS};
-use super::super::parsed::{Leaf, Parsed};
+use super::super::parsed::{Leaf, Parsed, slice};
 use super::super::syntax::unexpected;
 
 /// What the rules find in a Go file whose tree has no error.
@@ -77,7 +77,7 @@ fn tokens(parsed: &Parsed) -> Vec<Finding> {
             continue;
         }
         if let Some(before) = last.as_ref().filter(|before| ends_statement(before, code))
-            && code[before.end..leaf.start].contains('\n')
+            && slice(code, before.end..leaf.start).contains('\n')
             && !TERMINATED_LISTS.contains(&leaf.joint)
         {
             let message = match leaf.joint {
@@ -87,6 +87,9 @@ fn tokens(parsed: &Parsed) -> Vec<Finding> {
                 _ => "unexpected end of line",
             };
             findings.push(Finding::at(code, before.end, message));
+        }
+        if leaf.kind == "," && last.as_ref().is_some_and(|before| matches!(before.kind, "{" | ",")) {
+            findings.push(Finding::at(code, leaf.start, "unexpected `,`"));
         }
         // `&&`, `++` and `--` are one token to Go even where only two of the half would make sense.
         if let Some(before) =
@@ -102,7 +105,7 @@ fn tokens(parsed: &Parsed) -> Vec<Finding> {
 
 /// Whether the end of the line behind this token is a semicolon.
 fn ends_statement(leaf: &Leaf, code: &str) -> bool {
-    let text = &code[leaf.start..leaf.end];
+    let text = slice(code, leaf.start..leaf.end);
     match text {
         "break" | "continue" | "fallthrough" | "return" | "++" | "--" | ")" | "]" | "}" => true,
         "package" | "import" | "func" | "type" | "var" | "const" | "map" | "chan" | "struct"
@@ -186,7 +189,7 @@ fn declared_names(declaration: Node, code: &str) -> Option<Finding> {
 /// An import path is not empty and has none of the characters that no file system or URL likes.
 fn import_path(import: Node, code: &str) -> Option<Finding> {
     let path = import.child_by_field_name("path")?;
-    let text = code[path.byte_range()].trim_matches(['"', '`']);
+    let text = slice(code, path.byte_range()).trim_matches(['"', '`']);
     let illegal =
         |c: char| c.is_whitespace() || c.is_control() || "!\"#$%&'()*,:;<=>?[\\]^{|}`\u{fffd}".contains(c);
     let bad = text.is_empty() || text.contains(illegal);

@@ -6,7 +6,7 @@ use tree_sitter::Node;
 
 use super::super::finding::Finding;
 use super::super::language::Language;
-use super::super::parsed::Parsed;
+use super::super::parsed::{Parsed, slice};
 use super::super::syntax::{parse, unexpected};
 
 /// Longest type name that becomes a file name, in bytes.
@@ -150,8 +150,8 @@ fn check_node(node: Node, code: &str) -> Option<Finding> {
                 "enum_body_declarations" => body.parent()?.parent(),
                 _ => body.parent(),
             })?;
-            let owner_name = owner.child_by_field_name("name").map(|name| &code[name.byte_range()]);
-            let foreign = owner_name != Some(&code[name.byte_range()]);
+            let owner_name = owner.child_by_field_name("name").map(|name| slice(code, name.byte_range()));
+            let foreign = owner_name != Some(slice(code, name.byte_range()));
             foreign.then(|| Finding::at(code, name.start_byte(), "method without a return type"))
         }
         _ => None,
@@ -160,5 +160,5 @@ fn check_node(node: Node, code: &str) -> Option<Finding> {
 
 fn is_main(node: Node, code: &str) -> bool {
     node.kind() == "method_declaration"
-        && node.child_by_field_name("name").is_some_and(|name| &code[name.byte_range()] == "main")
+        && node.child_by_field_name("name").is_some_and(|name| slice(code, name.byte_range()) == "main")
 }

@@ -3,6 +3,7 @@
 use tree_sitter::Node;
 
 use super::super::finding::Finding;
+use super::super::parsed::slice;
 
 /// What is wrong with one construct.
 pub(super) fn check_node(node: Node, code: &str, typed: bool) -> Option<Finding> {
@@ -12,10 +13,10 @@ pub(super) fn check_node(node: Node, code: &str, typed: bool) -> Option<Finding>
         "expression_statement" => nameless_declaration(node, code),
         "lexical_declaration" if !typed => constant_without_value(node, code),
         "await_expression" => await_outside_async(node, code),
-        "regex_pattern" if code[node.byte_range()].starts_with('*') => {
+        "regex_pattern" if slice(code, node.byte_range()).starts_with('*') => {
             Some(Finding::at(code, node.start_byte().saturating_sub(1), "comment that does not end"))
         }
-        "string" if super::runs_over(&code[node.byte_range()]) => {
+        "string" if super::runs_over(slice(code, node.byte_range())) => {
             Some(Finding::at(code, node.start_byte(), "string that does not end on its line"))
         }
         _ => None,

@@ -18,7 +18,7 @@ pub(super) use java::java_public_type;
 
 use super::finding::{Finding, MAX_FINDINGS};
 use super::language::Language;
-use super::parsed::Parsed;
+use super::parsed::{Parsed, slice};
 
 /// Constructs looked at around one node.
 const MAX_ANCESTORS: usize = 1000;
@@ -71,14 +71,14 @@ fn ancestors<'tree>(node: Node<'tree>) -> impl Iterator<Item = Node<'tree>> {
 
 /// A string that runs over the end of its line, in a language where only other kinds of string may.
 fn open_string(node: Node, code: &str) -> Option<Finding> {
-    let text = &code[node.byte_range()];
+    let text = slice(code, node.byte_range());
     let open = node.kind() == "string_literal" && !text.starts_with("\"\"\"") && runs_over(text);
     open.then(|| Finding::at(code, node.start_byte(), "string that does not end on its line"))
 }
 
 /// A name that is one of the language's reserved words.
 fn keyword_as_name(name: Node, code: &str, keywords: &[&str]) -> Option<Finding> {
-    let word = &code[name.byte_range()];
+    let word = slice(code, name.byte_range());
     let message = || format!("expected a name, found the keyword `{word}`");
     keywords.contains(&word).then(|| Finding::at(code, name.start_byte(), message()))
 }

@@ -6,7 +6,7 @@
 use tree_sitter::Node;
 
 use super::super::finding::Finding;
-use super::super::parsed::{Leaf, Parsed};
+use super::super::parsed::{Leaf, Parsed, slice};
 
 /// Distance of tab stops in Python's indentation.
 const TAB_STOP: usize = 8;
@@ -62,7 +62,7 @@ fn check_node(node: Node, code: &str) -> Option<Finding> {
         "argument_list" => argument_order(node, code),
         "parameters" => parameter_order(node, code),
         "integer" => {
-            let digits = &code[node.byte_range()];
+            let digits = slice(code, node.byte_range());
             let octal = digits.len() > 1
                 && digits.bytes().all(|byte| byte.is_ascii_digit())
                 && digits.starts_with('0')
@@ -74,7 +74,7 @@ fn check_node(node: Node, code: &str) -> Option<Finding> {
             (last.kind() == ",").then(|| Finding::at(code, last.start_byte(), "unexpected `,`"))
         }
         "string" => {
-            let text = &code[node.byte_range()];
+            let text = slice(code, node.byte_range());
             let quoted = text.trim_start_matches(|c: char| c.is_ascii_alphabetic());
             let triple = quoted.starts_with("\"\"\"") || quoted.starts_with("'''");
             let open =
@@ -140,9 +140,10 @@ struct Indent {
 impl Indent {
     /// The indentation of the line that `offset` is on.
     fn of_line(code: &str, offset: usize) -> Self {
-        let start = code[..offset].rfind('\n').map_or(0, |newline| newline + 1);
+        let before = slice(code, 0..offset);
+        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let mut indent = Self { tabbed: 0, plain: 0 };
-        for byte in code[start..offset].bytes() {
+        for byte in before[start..].bytes() {
             match byte {
                 b'\t' => indent.tabbed = (indent.tabbed / TAB_STOP + 1) * TAB_STOP,
                 b'\x0c' => indent = Self { tabbed: 0, plain: 0 },
@@ -165,7 +166,7 @@ fn lines(parsed: &Parsed) -> Option<Finding> {
             continue;
         }
         let begins =
-            before.as_ref().is_none_or(|before| depth == 0 && ends_line(&code[before.end..leaf.start]));
+            before.as_ref().is_none_or(|before| depth == 0 && ends_line(slice(code, before.end..leaf.start)));
         if begins {
             if let Some(before) = before.as_ref().filter(|before| !may_begin(before, &leaf)) {
                 return Some(Finding::at(code, before.end, "unexpected end of line"));

@@ -3,7 +3,7 @@
 use tree_sitter::Node;
 
 use super::super::finding::Finding;
-use super::super::parsed::Parsed;
+use super::super::parsed::{Parsed, slice};
 use super::super::syntax::unexpected;
 
 /// Words that are never a name, whatever the edition.
@@ -71,7 +71,8 @@ fn file_items(root: Node, code: &str) -> Option<Finding> {
 /// Whether a statement is a macro call that may stand for items; the standard ones that act do not.
 fn is_item_macro(statement: Node, code: &str) -> bool {
     let call = statement.named_child(0).filter(|only| only.kind() == "macro_invocation");
-    let name = call.and_then(|call| call.child_by_field_name("macro")).map(|name| &code[name.byte_range()]);
+    let name =
+        call.and_then(|call| call.child_by_field_name("macro")).map(|name| slice(code, name.byte_range()));
     name.is_some_and(|name| !ACTING_MACROS.contains(&name))
 }
 
@@ -126,7 +127,7 @@ fn macro_without_end(call: Node, code: &str) -> Option<Finding> {
         next = comment.next_sibling();
     }
     let is_last = next.is_none_or(|next| next.kind() == "}");
-    let braced = code[call.byte_range()].ends_with('}');
+    let braced = slice(code, call.byte_range()).ends_with('}');
     let open = !braced && (!is_last || call.parent().is_some_and(|parent| parent.kind() == "source_file"));
     open.then(|| Finding::at(code, call.end_byte(), "missing `;` after a macro call"))
 }
