@@ -12,7 +12,7 @@ use super::checks::{self, Depth};
 use super::recover::{self, Action};
 use super::report::{Level, Report};
 use super::scene::{LimitFlags, Scene, error_chain};
-use super::service::{self, ServiceError};
+use super::service::{ServiceError, Watch};
 use crate::config::parse_duration;
 use crate::lock::LockError;
 use crate::logging;
@@ -173,15 +173,18 @@ fn test_alert(scene: &Scene, json: bool) -> ExitCode {
 
 fn watch(scene: Scene) -> ExitCode {
     let monitor = &scene.config.monitor;
-    print(&format!(
+    let begun = format!(
         "watching {} (pid {}): stale after {:?}, a look every {:?}\n",
-        scene.workdir.root().display(),
+        escape(&scene.workdir.root().to_string_lossy()),
         std::process::id(),
         monitor.stale_after,
         monitor.interval
-    ));
-    match service::run(scene) {
-        Ok(never) => match never {},
+    );
+    match Watch::begin(scene) {
+        Ok(watch) => {
+            print(&begun);
+            watch.forever()
+        }
         Err(err @ ServiceError::Lock(LockError::Held { .. })) => fail(&error_chain(&err), HELD),
         Err(err) => fail(&error_chain(&err), FAILED),
     }

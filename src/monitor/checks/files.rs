@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
@@ -60,34 +60,31 @@ pub(super) fn check(situation: &Situation) -> Vec<Finding> {
     if retries.exists() && !paths.contains(&retries) {
         paths.push(retries);
     }
-    paths.iter().map(|path| check_one(workdir.root(), path)).collect()
+    examine_all(&paths).into_iter().map(|(path, settled)| judge_one(workdir.root(), path, settled)).collect()
 }
 
-fn check_one(root: &Path, path: &Path) -> Finding {
+fn judge_one(root: &Path, path: &Path, settled: io::Result<Settled>) -> Finding {
     let name = path.strip_prefix(root).unwrap_or(path).display();
-    match examine_twice(path) {
+    let bad =
+        |level, summary: String, advice: &str| Finding::bad((NAME, level), summary, advice, Remedy::ByHand);
+    match settled {
         Err(err) => Finding::unknown(NAME, format!("cannot read `{name}`: {err}")),
         Ok(Settled::Moving) => Finding::ok(NAME, format!("`{name}` is being written")),
         Ok(Settled::As(Integrity::Missing)) => Finding::ok(NAME, format!("`{name}`: none")),
         Ok(Settled::As(Integrity::Sound(n))) => Finding::ok(NAME, format!("`{name}`: {n} entries")),
-        Ok(Settled::As(Integrity::Empty)) => Finding::bad(
-            (NAME, Level::Warning),
+        Ok(Settled::As(Integrity::Empty)) => bad(
+            Level::Warning,
             format!("`{name}` is empty: not even `[]`"),
             "whoever writes it was interrupted; write `[]`, or restore it from its writer",
-            Remedy::ByHand,
         ),
-        Ok(Settled::As(Integrity::NotAnArray)) => Finding::bad(
-            (NAME, Level::Critical),
+        Ok(Settled::As(Integrity::NotAnArray)) => bad(
+            Level::Critical,
             format!("`{name}` holds JSON, but not an array of entries"),
             "put the entries into an array: `[ … ]`; nothing in it is taken until then",
-            Remedy::ByHand,
         ),
-        Ok(Settled::As(Integrity::NotReadable(what))) => Finding::bad(
-            (NAME, Level::Critical),
-            format!("`{name}` is {what}"),
-            "replace it by a regular file",
-            Remedy::ByHand,
-        ),
+        Ok(Settled::As(Integrity::NotReadable(what))) => {
+            bad(Level::Critical, format!("`{name}` is {what}"), "replace it by a regular file")
+        }
         Ok(Settled::As(Integrity::Broken { line, column, what })) => {
             broken(path, &format!("`{name}`, line {line}, column {column}: {what}"))
         }
@@ -112,17 +109,24 @@ enum Settled {
     As(Integrity),
 }
 
-fn examine_twice(path: &Path) -> io::Result<Settled> {
-    let (first, before) = examine_marked(path)?;
-    if !matches!(first, Integrity::Broken { .. } | Integrity::Empty) {
-        return Ok(Settled::As(first));
+/// Examines every file, and those that do not parse once more after a moment: one moment for all of them.
+fn examine_all(paths: &[PathBuf]) -> Vec<(&Path, io::Result<Settled>)> {
+    let unfinished = |found: &Integrity| matches!(found, Integrity::Broken { .. } | Integrity::Empty);
+    let first: Vec<_> = paths.iter().map(|path| (path.as_path(), examine_marked(path))).collect();
+    if first.iter().any(|(_, found)| found.as_ref().is_ok_and(|(found, _)| unfinished(found))) {
+        std::thread::sleep(SECOND_LOOK);
     }
-    std::thread::sleep(SECOND_LOOK);
-    let (second, after) = examine_marked(path)?;
-    if matches!(second, Integrity::Broken { .. } | Integrity::Empty) && before != after {
-        return Ok(Settled::Moving);
-    }
-    Ok(Settled::As(second))
+    let settle = |(path, found): (_, io::Result<(Integrity, Option<Fingerprint>)>)| {
+        let settled = found.and_then(|(first, before)| {
+            if !unfinished(&first) {
+                return Ok(Settled::As(first));
+            }
+            let (second, after) = examine_marked(path)?;
+            Ok(if unfinished(&second) && before != after { Settled::Moving } else { Settled::As(second) })
+        });
+        (path, settled)
+    };
+    first.into_iter().map(settle).collect()
 }
 
 /// Reads and judges a queue file.
