@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{oneshot, watch};
@@ -62,6 +62,7 @@ enum Kind {
 pub struct Ledger {
     commands: mpsc::Sender<Command>,
     ready: watch::Receiver<u64>,
+    changed: watch::Receiver<u64>,
     epoch: i64,
 }
 
@@ -78,12 +79,22 @@ impl Ledger {
         let epoch = write::next_epoch(&conn)?;
         let (commands, inbox) = mpsc::channel();
         let (ready_tx, ready) = watch::channel(0);
-        let actor = Actor { conn, path: path.to_owned(), epoch, ready: ready_tx, data_version: 0, part };
+        let (changed_tx, changed) = watch::channel(0);
+        let actor = Actor {
+            conn,
+            path: path.to_owned(),
+            epoch,
+            ready: ready_tx,
+            changed: changed_tx,
+            data_version: 0,
+            looked_at: Instant::now(),
+            part,
+        };
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || actor.run(inbox))
             .expect("the system can start one thread");
-        Ok((Self { commands, ready, epoch }, thread))
+        Ok((Self { commands, ready, changed, epoch }, thread))
     }
 
     /// Our epoch.
@@ -96,6 +107,12 @@ impl Ledger {
     #[must_use]
     pub fn ready(&self) -> watch::Receiver<u64> {
         self.ready.clone()
+    }
+
+    /// Changes whenever anything durable has changed: also when a job has ended.
+    #[must_use]
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.clone()
     }
 
     /// Records submissions, in order; known ones are left as they are.
@@ -233,7 +250,9 @@ struct Actor {
     path: PathBuf,
     epoch: i64,
     ready: watch::Sender<u64>,
+    changed: watch::Sender<u64>,
     data_version: i64,
+    looked_at: Instant,
     part: Part,
 }
 
@@ -250,6 +269,10 @@ impl Actor {
             self.carry_out(quick, false);
             self.carry_out(durable, true);
             self.part.round_done();
+            // A busy ledger must not be deaf to what command-line tools commit.
+            if self.looked_at.elapsed() >= IDLE_TICK {
+                self.look_for_others();
+            }
         }
     }
 
@@ -269,6 +292,7 @@ impl Actor {
 
     /// `PRAGMA data_version` changes when another connection has committed: a command-line tool added or cancelled.
     fn look_for_others(&mut self) {
+        self.looked_at = Instant::now();
         let version = self
             .conn
             .prepare_cached("PRAGMA data_version")
@@ -278,6 +302,7 @@ impl Actor {
         {
             self.data_version = version;
             self.ready.send_modify(|count| *count += 1);
+            self.changed.send_modify(|count| *count += 1);
         }
     }
 
@@ -290,6 +315,9 @@ impl Actor {
                 let wakes = commands.iter().any(|command| command.wakes);
                 for (command, result) in commands.into_iter().zip(results) {
                     (command.answer)(result);
+                }
+                if durable {
+                    self.changed.send_modify(|count| *count += 1);
                 }
                 if wakes {
                     self.ready.send_modify(|count| *count += 1);

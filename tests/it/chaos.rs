@@ -57,7 +57,7 @@ impl Side {
                     ("start", Some(before)) => {
                         let recorded = bed.job(id)["attempts"].clone();
                         let over = recorded.as_array().unwrap().iter().any(|row| {
-                            row["attempt"].to_string() == before
+                            row["attempt"].as_u64() == before.parse().ok()
                                 && ["lost", "interrupted"].contains(&row["outcome"].as_str().unwrap_or(""))
                         });
                         assert!(over, "{id}: attempt {attempt} began while {before} was live: {recorded}");
@@ -174,7 +174,11 @@ fn with_the_holders_killed_as_well_only_lost_attempts_are_run_again() {
         let job = bed.job(id);
         let outcomes: Vec<&str> =
             job["attempts"].as_array().unwrap().iter().map(|row| row["outcome"].as_str().unwrap()).collect();
-        assert_eq!(outcomes.iter().filter(|outcome| **outcome == "succeeded").count(), 1, "{id}: {outcomes:?}");
+        assert_eq!(
+            outcomes.iter().filter(|outcome| **outcome == "succeeded").count(),
+            1,
+            "{id}: {outcomes:?}"
+        );
         let known = ["succeeded", "lost", "interrupted"];
         assert!(outcomes.iter().all(|outcome| known.contains(outcome)), "{id}: {outcomes:?}");
     }
@@ -216,6 +220,9 @@ fn appended(text: &str, id: &str) -> String {
     serde_json::to_string(&entries).unwrap()
 }
 
+/// Adds the entry with this id to the file.
+type WriteOne = fn(&Path, &str);
+
 fn by_rename(file: &Path, id: &str) {
     let text = fs::read_to_string(file).unwrap();
     let mut temp = tempfile::NamedTempFile::new_in(file.parent().unwrap()).unwrap();
@@ -246,13 +253,15 @@ fn under_flock(file: &Path, id: &str) {
 
 #[test]
 fn four_hostile_writers_beside_the_pruner_lose_nothing() {
-    let bed = Bed::with_config("[worker]\nhandler = \"t\"\n[handlers.t]\nkind = \"command\"\ncommand = [\"/bin/true\"]\n");
+    let bed = Bed::with_config(
+        "[worker]\nhandler = \"t\"\n[handlers.t]\nkind = \"command\"\ncommand = [\"/bin/true\"]\n",
+    );
     bed.put("ideas_log.json", "[]");
     let worker = bed.start(&[]);
     let turn = Arc::new(Mutex::new(()));
     let stop = Arc::new(AtomicBool::new(false));
     let seed = seed();
-    let kinds: [(&'static str, fn(&Path, &str)); 4] =
+    let kinds: [(&'static str, WriteOne); 4] =
         [("rename-a", by_rename), ("rename-b", by_rename), ("in-place", in_place), ("flock", under_flock)];
     let mut writers = Vec::new();
     for (n, (name, write)) in kinds.into_iter().enumerate() {
