@@ -31,6 +31,7 @@ use crate::status::StatusFile;
 pub(super) use files::{Fingerprint, fingerprint, open as open_queue_file, read as read_queue_file};
 pub use files::{Integrity, examine};
 pub use orphans::find as find_orphans;
+pub(super) use status::age as status_age;
 
 /// How deep a diagnosis goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -103,7 +103,7 @@ fn watched(situation: &Situation, status: &StatusFile) -> Finding {
 }
 
 /// How long ago the file was written; `None` when its monotonic stamp is of another boot or time namespace.
-pub(super) fn age(status: &StatusFile) -> Option<Duration> {
+pub(in crate::monitor) fn age(status: &StatusFile) -> Option<Duration> {
     let same_boot = boot_id().is_ok_and(|boot| boot == status.boot_id);
     let comparable = same_boot && own_time_namespace() == Some(status.time_ns);
     let now = monotonic_ms();
