@@ -49,9 +49,13 @@ pub(super) fn read_only(path: &Path) -> Result<Connection, LedgerError> {
 /// SQLite otherwise creates the `-wal` and `-shm` files of a ledger that was closed cleanly, and rewrites the `-shm`
 /// of one whose worker was killed. Only right while no worker writes.
 pub(super) fn untouched(path: &Path) -> Result<Connection, LedgerError> {
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
-    let mode = if Path::new(&wal).exists() { "readonly_shm=1" } else { "immutable=1" };
+    let has = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        Path::new(&name).exists()
+    };
+    let (wal, shm) = (has("-wal"), has("-shm"));
+    let mode = if wal && shm { "readonly_shm=1" } else { "immutable=1" };
     let mut uri = String::from("file:");
     for &byte in path.as_os_str().as_encoded_bytes() {
         match byte {
@@ -61,7 +65,9 @@ pub(super) fn untouched(path: &Path) -> Result<Connection, LedgerError> {
     }
     uri.push('?');
     uri.push_str(mode);
-    read_as(path, uri.as_ref())
+    let conn = read_as(path, uri.as_ref())?;
+    // What the WAL holds cannot be read without writing the other file, and without it the rest may be half a story.
+    if wal && !shm { Err(LedgerError::Unsettled(path.to_owned())) } else { Ok(conn) }
 }
 
 /// Opens the ledger at `path` by `name`, which is its path or a URI of it.

@@ -46,7 +46,7 @@ struct Cli {
     #[arg(long, group = "task")]
     test_alert: bool,
     /// With --recover: say what would be done, and do nothing
-    #[arg(long, requires = "recover")]
+    #[arg(long, conflicts_with_all = ["diagnose", "monitor", "test_alert"])]
     dry_run: bool,
     /// Working directory [default: the current one]
     #[arg(long, value_name = "DIR", env = "STALLPROOF_DIR", hide_env_values = true)]
@@ -61,7 +61,7 @@ struct Cli {
     #[arg(long, value_name = "SPAN", value_parser = parse_duration)]
     interval: Option<Duration>,
     /// Command that restarts the worker, split at blanks, instead of starting it ourselves
-    #[arg(long, value_name = "COMMAND", requires = "monitor")]
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["diagnose", "recover", "test_alert"])]
     restart_with: Option<String>,
 }
 

@@ -37,7 +37,7 @@ pub(super) fn check(situation: &Situation) -> Vec<Finding> {
         Ok(Some(other)) => format!("it is of pid {}, an earlier worker", other.pid),
         Err(err) => error_chain(&err),
     };
-    let stale = worker::age(id).is_some_and(|age| age > situation.scene.config.monitor.stale_after);
+    let stale = id.age().is_some_and(|age| age > situation.scene.config.monitor.stale_after);
     let (level, remedy) =
         if stale { (Level::Critical, Remedy::RestartWorker) } else { (Level::Warning, Remedy::ByHand) };
     vec![Finding::bad(

@@ -1,0 +1,6 @@
+//! The health monitor against real workers, real stalls and real impostors.
+
+mod diagnose;
+mod recover;
+mod restart;
+mod strangers;
