@@ -55,7 +55,18 @@ pub(super) fn untouched(path: &Path) -> Result<Connection, LedgerError> {
         Path::new(&name).exists()
     };
     let (wal, shm) = (has("-wal"), has("-shm"));
-    let mode = if wal && shm { "readonly_shm=1" } else { "immutable=1" };
+    // Also shows at once what is no database; recovering a WAL beside such a file would be tried for many seconds.
+    let conn = read_as(path, uri(path, "immutable=1").as_ref())?;
+    match (wal, shm) {
+        (false, _) => Ok(conn),
+        (true, true) => read_as(path, uri(path, "readonly_shm=1").as_ref()),
+        // What the WAL holds cannot be read without a write, and without it the rest may be half a story.
+        (true, false) => Err(LedgerError::Unsettled(path.to_owned())),
+    }
+}
+
+/// The URI that opens the file at `path` in a certain mode.
+fn uri(path: &Path, mode: &str) -> String {
     let mut uri = String::from("file:");
     for &byte in path.as_os_str().as_encoded_bytes() {
         match byte {
@@ -63,11 +74,7 @@ pub(super) fn untouched(path: &Path) -> Result<Connection, LedgerError> {
             other => uri.push_str(&format!("%{other:02x}")),
         }
     }
-    uri.push('?');
-    uri.push_str(mode);
-    let conn = read_as(path, uri.as_ref())?;
-    // What the WAL holds cannot be read without writing the other file, and without it the rest may be half a story.
-    if wal && !shm { Err(LedgerError::Unsettled(path.to_owned())) } else { Ok(conn) }
+    uri + "?" + mode
 }
 
 /// Opens the ledger at `path` by `name`, which is its path or a URI of it.

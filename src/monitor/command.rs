@@ -13,6 +13,7 @@ use super::recover::{self, Action};
 use super::report::{Level, Report};
 use super::scene::{LimitFlags, Scene, error_chain};
 use super::service::{ServiceError, Watch};
+use super::stop;
 use crate::config::parse_duration;
 use crate::lock::LockError;
 use crate::logging;
@@ -45,8 +46,11 @@ struct Cli {
     /// Send a test event to every configured receiver
     #[arg(long, group = "task")]
     test_alert: bool,
+    /// End the monitor that watches the directory; the worker goes on
+    #[arg(long, group = "task")]
+    stop: bool,
     /// With --recover: say what would be done, and do nothing
-    #[arg(long, conflicts_with_all = ["diagnose", "monitor", "test_alert"])]
+    #[arg(long, conflicts_with_all = ["diagnose", "monitor", "test_alert", "stop"])]
     dry_run: bool,
     /// Working directory [default: the current one]
     #[arg(long, value_name = "DIR", env = "STALLPROOF_DIR", hide_env_values = true)]
@@ -61,7 +65,7 @@ struct Cli {
     #[arg(long, value_name = "SPAN", value_parser = parse_duration)]
     interval: Option<Duration>,
     /// Command that restarts the worker, split at blanks, instead of starting it ourselves
-    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["diagnose", "recover", "test_alert"])]
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["diagnose", "recover", "test_alert", "stop"])]
     restart_with: Option<String>,
 }
 
@@ -79,6 +83,8 @@ pub fn main() -> ExitCode {
         run_recover(&scene, &cli)
     } else if cli.test_alert {
         test_alert(&scene, cli.json)
+    } else if cli.stop {
+        end_monitor(&scene, cli.json)
     } else {
         watch(scene)
     }
@@ -97,6 +103,21 @@ fn scene(cli: &Cli) -> Result<Scene, String> {
         scene.config.monitor.restart = Some(words);
     }
     Ok(scene)
+}
+
+fn end_monitor(scene: &Scene, json: bool) -> ExitCode {
+    match stop::stop(&scene.workdir) {
+        Err(err) => fail(&err, FAILED),
+        Ok(pid) => {
+            let text = match pid {
+                _ if json => format!("{}\n", serde_json::json!({ "stopped": pid })),
+                Some(pid) => format!("the monitor, pid {pid}, has ended\n"),
+                None => "no monitor watches the directory\n".to_owned(),
+            };
+            print(&text);
+            ExitCode::SUCCESS
+        }
+    }
 }
 
 fn diagnose(scene: &Scene, json: bool) -> ExitCode {

@@ -22,4 +22,5 @@ pub mod restart;
 pub mod salvage;
 pub mod scene;
 pub mod service;
+mod stop;
 pub mod verdict;
