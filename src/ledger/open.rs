@@ -55,10 +55,11 @@ pub(super) fn untouched(path: &Path) -> Result<Connection, LedgerError> {
         Path::new(&name).exists()
     };
     let (wal, shm) = (has("-wal"), has("-shm"));
-    // Also shows at once what is no database; recovering a WAL beside such a file would be tried for many seconds.
-    let conn = read_as(path, uri(path, "immutable=1").as_ref())?;
+    let alone = read_as(path, uri(path, "immutable=1").as_ref());
     match (wal, shm) {
-        (false, _) => Ok(conn),
+        (false, _) => alone,
+        // Recovering a WAL beside a file that is no database would be tried for many seconds.
+        (true, _) if matches!(alone, Err(LedgerError::Damaged { .. })) => alone,
         (true, true) => read_as(path, uri(path, "readonly_shm=1").as_ref()),
         // What the WAL holds cannot be read without a write, and without it the rest may be half a story.
         (true, false) => Err(LedgerError::Unsettled(path.to_owned())),

@@ -80,6 +80,7 @@ fn a_queue_truncated_at_every_byte_keeps_every_whole_entry_and_the_original_byte
 struct Marked(Child);
 
 impl Marked {
+    #[expect(clippy::disallowed_methods, reason = "tests run real programs")]
     fn start(bed: &Bed, job: i64, attempt: u32) -> Self {
         let prefix = token::prefix(&fs::canonicalize(bed.path()).unwrap());
         let mut command = Command::new("sleep");

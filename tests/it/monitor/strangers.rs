@@ -14,6 +14,7 @@ use crate::support::monitor::{command, diagnose, holder, incidents, run, status,
 struct Decoy(Child);
 
 impl Decoy {
+    #[expect(clippy::disallowed_methods, reason = "tests run real programs")]
     fn start(bed: &Bed) -> Self {
         bed.put("decoy/stallproof", "#!/bin/sh\nwhile :; do sleep 0.2; done\n");
         let program = bed.join("decoy/stallproof");
@@ -93,6 +94,7 @@ fn cleanup_lists_one_stale_worker_and_only_force_ends_it() {
 }
 
 /// `program` in a time namespace whose clocks run `seconds` ahead; `None` where that is not allowed.
+#[expect(clippy::disallowed_methods, reason = "tests run real programs")]
 fn in_shifted_time(bed: &Bed, seconds: i64, args: &[&str]) -> Option<Command> {
     let shifted = |program: &str| {
         let mut command = Command::new("unshare");

@@ -40,6 +40,7 @@ impl Monitor {
 }
 
 /// `health_monitor` for a bed.
+#[expect(clippy::disallowed_methods, reason = "tests run real programs")]
 pub fn command(bed: &Bed, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_health_monitor"));
     command.arg("--dir").arg(bed.path()).args(args).stdin(Stdio::null());
