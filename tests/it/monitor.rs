@@ -1,6 +1,7 @@
 //! The health monitor against real workers, real stalls and real impostors.
 
 mod diagnose;
+mod hung_input;
 mod recover;
 mod restart;
 mod strangers;

@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::Situation;
 use crate::config::SourceKind;
+use crate::monitor::probe;
 use crate::monitor::report::{Finding, Level, Remedy};
 use crate::monitor::salvage;
 
@@ -23,6 +24,11 @@ const NAME: &str = "queue files";
 const MAX_BYTES: u64 = 1 << 30;
 /// Between the two looks at a file that does not parse.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
+
+/// How long one file may take.
+const FILE_LIMIT: Duration = Duration::from_secs(5);
+/// Files examined side by side.
+const MAX_AT_ONCE: usize = 16;
 
 /// What a queue file turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,24 +115,34 @@ enum Settled {
     As(Integrity),
 }
 
-/// Examines every file, and those that do not parse once more after a moment: one moment for all of them.
+/// Examines every file on its own, so that one that does not answer hides none of the others.
 fn examine_all(paths: &[PathBuf]) -> Vec<(&Path, io::Result<Settled>)> {
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = paths
+            .chunks(paths.len().div_ceil(MAX_AT_ONCE).max(1))
+            .map(|chunk| {
+                scope.spawn(move || chunk.iter().map(|path| (path.as_path(), ask(path))).collect::<Vec<_>>())
+            })
+            .collect();
+        asked.into_iter().flat_map(|thread| thread.join().expect("a probe contains panics")).collect()
+    })
+}
+
+fn ask(path: &Path) -> io::Result<Settled> {
+    let path = path.to_owned();
+    probe::ask(FILE_LIMIT, move || examine_twice(&path)).unwrap_or_else(|err| Err(io::Error::other(err)))
+}
+
+/// A file that does not parse is examined once more after a moment.
+fn examine_twice(path: &Path) -> io::Result<Settled> {
     let unfinished = |found: &Integrity| matches!(found, Integrity::Broken { .. } | Integrity::Empty);
-    let first: Vec<_> = paths.iter().map(|path| (path.as_path(), examine_marked(path))).collect();
-    if first.iter().any(|(_, found)| found.as_ref().is_ok_and(|(found, _)| unfinished(found))) {
-        std::thread::sleep(SECOND_LOOK);
+    let (first, before) = examine_marked(path)?;
+    if !unfinished(&first) {
+        return Ok(Settled::As(first));
     }
-    let settle = |(path, found): (_, io::Result<(Integrity, Option<Fingerprint>)>)| {
-        let settled = found.and_then(|(first, before)| {
-            if !unfinished(&first) {
-                return Ok(Settled::As(first));
-            }
-            let (second, after) = examine_marked(path)?;
-            Ok(if unfinished(&second) && before != after { Settled::Moving } else { Settled::As(second) })
-        });
-        (path, settled)
-    };
-    first.into_iter().map(settle).collect()
+    std::thread::sleep(SECOND_LOOK);
+    let (second, after) = examine_marked(path)?;
+    Ok(if unfinished(&second) && before != after { Settled::Moving } else { Settled::As(second) })
 }
 
 /// Reads and judges a queue file.

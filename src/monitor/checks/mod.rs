@@ -80,7 +80,7 @@ const SECTIONS: [(&str, Check, u64); 12] = [
     ("status file", status::check, 10),
     ("parts", parts::check, 5),
     ("queue", queue::check, 20),
-    ("queue files", files::check, 10),
+    ("queue files", files::check, 30),
     ("drop folder", drop_folder::check, 5),
     ("ledger", ledger::check, 60),
     ("disk", disk::check, 5),
