@@ -2,6 +2,7 @@
 
 mod diagnose;
 mod hung_input;
+mod ops;
 mod recover;
 mod restart;
 mod strangers;
