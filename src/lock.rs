@@ -16,7 +16,7 @@ use crate::runner::process::ProcessId;
 /// A held lock; dropping it (or dying) releases it.
 #[derive(Debug)]
 pub struct DirLock {
-    _file: Flock<File>,
+    file: Flock<File>,
 }
 
 /// Why the lock is not ours.
@@ -51,13 +51,32 @@ impl DirLock {
             Ok(mut file) => {
                 let me = ProcessId::current().map_err(fail)?;
                 write_identity(&mut file, &me).map_err(fail)?;
-                Ok(Self { _file: file })
+                Ok(Self { file })
             }
             Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
                 Err(LockError::Held { path: path.to_owned(), holder: read_identity(&mut file) })
             }
             Err((_, errno)) => Err(fail(errno.into())),
         }
+    }
+}
+
+/// Empties a lock file that names a process which is gone; the file itself stays, because removing it could let two
+/// processes hold "the" lock.
+///
+/// # Errors
+/// [`LockError::Held`] when somebody has it after all.
+pub fn clear_abandoned(path: &Path) -> Result<(), LockError> {
+    let lock = DirLock::acquire(path)?;
+    lock.file.set_len(0).map_err(|source| LockError::Io { path: path.to_owned(), source })
+}
+
+/// Who wrote the lock file at `path` last, whether or not that process is alive or holds it.
+pub fn last_holder(path: &Path) -> io::Result<Option<ProcessId>> {
+    match open(path, false) {
+        Ok(mut file) => Ok(read_identity(&mut file)),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(err),
     }
 }
 

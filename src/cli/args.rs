@@ -11,8 +11,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use super::context::Context;
 use super::output::Out;
 use super::{
-    add, cancel, check, completions, demo, failure, handle, init, list, log, man, retry, show, status, stop,
-    wait, worker,
+    add, cancel, check, cleanup, completions, demo, failure, handle, init, list, log, man, retry, show,
+    status, stop, wait, worker,
 };
 
 /// What was asked is done.
@@ -67,6 +67,8 @@ enum Command {
     Handover(stop::Args),
     /// Look for mistakes in the configuration and the queue files
     Check(check::Args),
+    /// List stale workers, orphaned processes and abandoned locks, and end them with --force
+    Cleanup(cleanup::Args),
     /// Create the files and folders that are missing in the working directory
     Init(init::Args),
     /// Run a handful of sample ideas in a scratch folder
@@ -124,6 +126,7 @@ fn run(command: &Command, context: &Context, out: &mut Out) -> anyhow::Result<u8
         Command::Drain(args) => stop::drain(args, context, out),
         Command::Handover(args) => stop::handover(args, context, out),
         Command::Check(args) => check::run(args, context, out),
+        Command::Cleanup(args) => cleanup::run(args, context, out),
         Command::Init(args) => init::run(args, context, out),
         Command::Demo(args) => demo::run(args, context, out),
         Command::Handle(_) => unreachable!("`main` runs handlers itself"),

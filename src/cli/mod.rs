@@ -8,6 +8,7 @@ mod add;
 mod args;
 mod cancel;
 mod check;
+mod cleanup;
 mod completions;
 mod context;
 mod demo;

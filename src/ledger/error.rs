@@ -30,6 +30,9 @@ pub enum LedgerError {
         /// What SQLite found.
         what: String,
     },
+    /// It cannot be read without changing a file beside it, which was not wanted.
+    #[error("`{0}` has a WAL but no -shm file; the next worker, or `stallproof list`, puts that in order")]
+    Unsettled(PathBuf),
     /// Another worker took over; this one must end without writing anything more.
     #[error("another worker took over this directory (epoch {current}, ours was {ours})")]
     Fenced {

@@ -49,9 +49,25 @@ pub(super) fn read_only(path: &Path) -> Result<Connection, LedgerError> {
 /// SQLite otherwise creates the `-wal` and `-shm` files of a ledger that was closed cleanly, and rewrites the `-shm`
 /// of one whose worker was killed. Only right while no worker writes.
 pub(super) fn untouched(path: &Path) -> Result<Connection, LedgerError> {
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
-    let mode = if Path::new(&wal).exists() { "readonly_shm=1" } else { "immutable=1" };
+    let has = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        Path::new(&name).exists()
+    };
+    let (wal, shm) = (has("-wal"), has("-shm"));
+    let alone = read_as(path, uri(path, "immutable=1").as_ref());
+    match (wal, shm) {
+        (false, _) => alone,
+        // Recovering a WAL beside a file that is no database would be tried for many seconds.
+        (true, _) if matches!(alone, Err(LedgerError::Damaged { .. })) => alone,
+        (true, true) => read_as(path, uri(path, "readonly_shm=1").as_ref()),
+        // What the WAL holds cannot be read without a write, and without it the rest may be half a story.
+        (true, false) => Err(LedgerError::Unsettled(path.to_owned())),
+    }
+}
+
+/// The URI that opens the file at `path` in a certain mode.
+fn uri(path: &Path, mode: &str) -> String {
     let mut uri = String::from("file:");
     for &byte in path.as_os_str().as_encoded_bytes() {
         match byte {
@@ -59,9 +75,7 @@ pub(super) fn untouched(path: &Path) -> Result<Connection, LedgerError> {
             other => uri.push_str(&format!("%{other:02x}")),
         }
     }
-    uri.push('?');
-    uri.push_str(mode);
-    read_as(path, uri.as_ref())
+    uri + "?" + mode
 }
 
 /// Opens the ledger at `path` by `name`, which is its path or a URI of it.

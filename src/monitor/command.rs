@@ -12,7 +12,7 @@ use super::checks::{self, Depth};
 use super::recover::{self, Action};
 use super::report::{Level, Report};
 use super::scene::{LimitFlags, Scene, error_chain};
-use super::service::{self, ServiceError};
+use super::service::{ServiceError, Watch};
 use super::stop;
 use crate::config::parse_duration;
 use crate::lock::LockError;
@@ -50,7 +50,7 @@ struct Cli {
     #[arg(long, group = "task")]
     stop: bool,
     /// With --recover: say what would be done, and do nothing
-    #[arg(long, requires = "recover")]
+    #[arg(long, conflicts_with_all = ["diagnose", "monitor", "test_alert", "stop"])]
     dry_run: bool,
     /// Working directory [default: the current one]
     #[arg(long, value_name = "DIR", env = "STALLPROOF_DIR", hide_env_values = true)]
@@ -65,7 +65,7 @@ struct Cli {
     #[arg(long, value_name = "SPAN", value_parser = parse_duration)]
     interval: Option<Duration>,
     /// Command that restarts the worker, split at blanks, instead of starting it ourselves
-    #[arg(long, value_name = "COMMAND", requires = "monitor")]
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["diagnose", "recover", "test_alert", "stop"])]
     restart_with: Option<String>,
 }
 
@@ -194,15 +194,18 @@ fn test_alert(scene: &Scene, json: bool) -> ExitCode {
 
 fn watch(scene: Scene) -> ExitCode {
     let monitor = &scene.config.monitor;
-    print(&format!(
+    let begun = format!(
         "watching {} (pid {}): stale after {:?}, a look every {:?}\n",
-        scene.workdir.root().display(),
+        escape(&scene.workdir.root().to_string_lossy()),
         std::process::id(),
         monitor.stale_after,
         monitor.interval
-    ));
-    match service::run(scene) {
-        Ok(never) => match never {},
+    );
+    match Watch::begin(scene) {
+        Ok(watch) => {
+            print(&begun);
+            watch.forever()
+        }
         Err(err @ ServiceError::Lock(LockError::Held { .. })) => fail(&error_chain(&err), HELD),
         Err(err) => fail(&error_chain(&err), FAILED),
     }

@@ -9,6 +9,7 @@
 pub mod alerts;
 pub mod backoff;
 pub mod checks;
+pub mod cleanup;
 pub mod command;
 pub mod evidence;
 pub mod incident;

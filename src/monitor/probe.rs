@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 /// Threads that may wait for an answer at the same time.
-const MAX_WAITING: usize = 32;
+const MAX_WAITING: usize = 64;
 
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 

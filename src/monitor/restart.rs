@@ -108,7 +108,7 @@ impl Restarter {
     /// [`RestartError::End`], [`RestartError::NotEnding`].
     pub fn end(&mut self, old: &ProcessId) -> Result<String, RestartError> {
         // TERM makes a worker interrupt its jobs after its own grace; it must not come to that.
-        let grace = GRACE.min(self.scene.config.worker.shutdown_grace / 2).max(Duration::from_millis(200));
+        let grace = GRACE.min(self.scene.config.worker.shutdown_grace / 2).max(Duration::from_millis(50));
         let ended =
             stop::end_worker(old, grace).map_err(|source| RestartError::End { pid: old.pid, source })?;
         self.reap();

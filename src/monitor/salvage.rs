@@ -22,6 +22,8 @@ use crate::workdir::Workdir;
 
 /// A broken file must stand still for so long before it is touched.
 const STANDS_STILL: Duration = Duration::from_secs(5);
+/// One that was written long ago is watched only for so long.
+const SECOND_LOOK: Duration = Duration::from_millis(50);
 const SPACE: &[u8] = b" \t\r\n";
 
 /// What was kept.
@@ -65,7 +67,10 @@ pub enum SalvageError {
 /// # Errors
 /// See [`SalvageError`]; the file is untouched then.
 pub fn salvage(workdir: &Workdir, path: &Path) -> Result<Salvaged, SalvageError> {
-    salvage_after(workdir, path, STANDS_STILL)
+    let modified = std::fs::symlink_metadata(path).and_then(|meta| meta.modified());
+    let age = modified.ok().and_then(|at| std::time::SystemTime::now().duration_since(at).ok());
+    let old = age.is_some_and(|age| age > 2 * STANDS_STILL);
+    salvage_after(workdir, path, if old { SECOND_LOOK } else { STANDS_STILL })
 }
 
 fn salvage_after(workdir: &Workdir, path: &Path, stands_still: Duration) -> Result<Salvaged, SalvageError> {

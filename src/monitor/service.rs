@@ -37,20 +37,33 @@ pub enum ServiceError {
     Io(#[from] std::io::Error),
 }
 
-/// Watches the directory of `scene` for ever.
-///
-/// # Errors
-/// [`ServiceError`]; only before the watch begins.
-pub fn run(scene: Scene) -> Result<std::convert::Infallible, ServiceError> {
-    scene.workdir.prepare()?;
-    let _lock = DirLock::acquire(&scene.workdir.monitor_lock())?;
-    let _logs =
-        crate::logging::start(&scene.workdir.logs(), "health_monitor").map_err(std::io::Error::other)?;
-    let mut service = Service::new(scene)?;
-    tracing::info!(dir = %service.scene.workdir.root().display(), "monitor starts");
-    loop {
-        let pause = service.round();
-        std::thread::sleep(pause);
+/// The one monitor of a directory.
+pub struct Watch {
+    service: Service,
+    _logs: crate::logging::Guard,
+    _lock: DirLock,
+}
+
+impl Watch {
+    /// Takes the directory's monitor lock.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; nothing is watched then.
+    pub fn begin(scene: Scene) -> Result<Self, ServiceError> {
+        scene.workdir.prepare()?;
+        let lock = DirLock::acquire(&scene.workdir.monitor_lock())?;
+        let logs =
+            crate::logging::start(&scene.workdir.logs(), "health_monitor").map_err(std::io::Error::other)?;
+        Ok(Self { service: Service::new(scene)?, _logs: logs, _lock: lock })
+    }
+
+    /// Watches until the process ends.
+    pub fn forever(mut self) -> ! {
+        tracing::info!(dir = %self.service.scene.workdir.root().display(), "monitor starts");
+        loop {
+            let pause = self.service.round();
+            std::thread::sleep(pause);
+        }
     }
 }
 

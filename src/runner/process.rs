@@ -14,6 +14,7 @@ mod tests;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -68,6 +69,12 @@ impl ProcessId {
     /// When `/proc` cannot be read.
     pub fn state(&self) -> io::Result<Option<char>> {
         Ok(self.stat()?.map(|stat| stat.state))
+    }
+
+    /// How long ago it was started; `None` when that cannot be told.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        stat::age(self.start_ticks)
     }
 
     /// Whether this process can still run code. A zombie cannot.

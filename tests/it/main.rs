@@ -5,6 +5,7 @@
 mod chaos;
 mod cli;
 mod holder;
+mod monitor;
 mod worker;
 
 mod support;

@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::Situation;
 use crate::config::SourceKind;
+use crate::monitor::probe;
 use crate::monitor::report::{Finding, Level, Remedy};
 use crate::monitor::salvage;
 
@@ -23,6 +24,11 @@ const NAME: &str = "queue files";
 const MAX_BYTES: u64 = 1 << 30;
 /// Between the two looks at a file that does not parse.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
+
+/// How long one file may take.
+const FILE_LIMIT: Duration = Duration::from_secs(5);
+/// Files examined side by side.
+const MAX_AT_ONCE: usize = 16;
 
 /// What a queue file turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,34 +66,31 @@ pub(super) fn check(situation: &Situation) -> Vec<Finding> {
     if retries.exists() && !paths.contains(&retries) {
         paths.push(retries);
     }
-    paths.iter().map(|path| check_one(workdir.root(), path)).collect()
+    examine_all(&paths).into_iter().map(|(path, settled)| judge_one(workdir.root(), path, settled)).collect()
 }
 
-fn check_one(root: &Path, path: &Path) -> Finding {
+fn judge_one(root: &Path, path: &Path, settled: io::Result<Settled>) -> Finding {
     let name = path.strip_prefix(root).unwrap_or(path).display();
-    match examine_twice(path) {
+    let bad =
+        |level, summary: String, advice: &str| Finding::bad((NAME, level), summary, advice, Remedy::ByHand);
+    match settled {
         Err(err) => Finding::unknown(NAME, format!("cannot read `{name}`: {err}")),
         Ok(Settled::Moving) => Finding::ok(NAME, format!("`{name}` is being written")),
         Ok(Settled::As(Integrity::Missing)) => Finding::ok(NAME, format!("`{name}`: none")),
         Ok(Settled::As(Integrity::Sound(n))) => Finding::ok(NAME, format!("`{name}`: {n} entries")),
-        Ok(Settled::As(Integrity::Empty)) => Finding::bad(
-            (NAME, Level::Warning),
+        Ok(Settled::As(Integrity::Empty)) => bad(
+            Level::Warning,
             format!("`{name}` is empty: not even `[]`"),
             "whoever writes it was interrupted; write `[]`, or restore it from its writer",
-            Remedy::ByHand,
         ),
-        Ok(Settled::As(Integrity::NotAnArray)) => Finding::bad(
-            (NAME, Level::Critical),
+        Ok(Settled::As(Integrity::NotAnArray)) => bad(
+            Level::Critical,
             format!("`{name}` holds JSON, but not an array of entries"),
             "put the entries into an array: `[ … ]`; nothing in it is taken until then",
-            Remedy::ByHand,
         ),
-        Ok(Settled::As(Integrity::NotReadable(what))) => Finding::bad(
-            (NAME, Level::Critical),
-            format!("`{name}` is {what}"),
-            "replace it by a regular file",
-            Remedy::ByHand,
-        ),
+        Ok(Settled::As(Integrity::NotReadable(what))) => {
+            bad(Level::Critical, format!("`{name}` is {what}"), "replace it by a regular file")
+        }
         Ok(Settled::As(Integrity::Broken { line, column, what })) => {
             broken(path, &format!("`{name}`, line {line}, column {column}: {what}"))
         }
@@ -112,17 +115,34 @@ enum Settled {
     As(Integrity),
 }
 
+/// Examines every file on its own, so that one that does not answer hides none of the others.
+fn examine_all(paths: &[PathBuf]) -> Vec<(&Path, io::Result<Settled>)> {
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = paths
+            .chunks(paths.len().div_ceil(MAX_AT_ONCE).max(1))
+            .map(|chunk| {
+                scope.spawn(move || chunk.iter().map(|path| (path.as_path(), ask(path))).collect::<Vec<_>>())
+            })
+            .collect();
+        asked.into_iter().flat_map(|thread| thread.join().expect("a probe contains panics")).collect()
+    })
+}
+
+fn ask(path: &Path) -> io::Result<Settled> {
+    let path = path.to_owned();
+    probe::ask(FILE_LIMIT, move || examine_twice(&path)).unwrap_or_else(|err| Err(io::Error::other(err)))
+}
+
+/// A file that does not parse is examined once more after a moment.
 fn examine_twice(path: &Path) -> io::Result<Settled> {
+    let unfinished = |found: &Integrity| matches!(found, Integrity::Broken { .. } | Integrity::Empty);
     let (first, before) = examine_marked(path)?;
-    if !matches!(first, Integrity::Broken { .. } | Integrity::Empty) {
+    if !unfinished(&first) {
         return Ok(Settled::As(first));
     }
     std::thread::sleep(SECOND_LOOK);
     let (second, after) = examine_marked(path)?;
-    if matches!(second, Integrity::Broken { .. } | Integrity::Empty) && before != after {
-        return Ok(Settled::Moving);
-    }
-    Ok(Settled::As(second))
+    Ok(if unfinished(&second) && before != after { Settled::Moving } else { Settled::As(second) })
 }
 
 /// Reads and judges a queue file.

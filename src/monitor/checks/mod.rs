@@ -31,6 +31,7 @@ use crate::status::StatusFile;
 pub(super) use files::{Fingerprint, fingerprint, open as open_queue_file, read as read_queue_file};
 pub use files::{Integrity, examine};
 pub use orphans::find as find_orphans;
+pub(super) use status::age as status_age;
 
 /// How deep a diagnosis goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +80,7 @@ const SECTIONS: [(&str, Check, u64); 12] = [
     ("status file", status::check, 10),
     ("parts", parts::check, 5),
     ("queue", queue::check, 20),
-    ("queue files", files::check, 10),
+    ("queue files", files::check, 30),
     ("drop folder", drop_folder::check, 5),
     ("ledger", ledger::check, 60),
     ("disk", disk::check, 5),

@@ -34,6 +34,10 @@ fn complain(
     (name, part): (&String, &PartStatus),
 ) -> Option<Finding> {
     let still = still_for(status, part);
+    let name = match name.strip_prefix("poller ") {
+        Some(input) => format!("poller `{input}`"),
+        None => name.clone(),
+    };
     if let Some(reason) = &part.degraded {
         return Some(Finding::bad(
             (NAME, Level::Warning),
@@ -46,7 +50,7 @@ fn complain(
     if still <= limit {
         return None;
     }
-    let round = if name.contains("poller") { "a pass" } else { "a round" };
+    let round = if name.starts_with("poller") { "a pass" } else { "a round" };
     let summary = format!("{name} has not finished {round} for {} (phase: {})", span(still), part.phase);
     let stale_after = situation.scene.config.monitor.stale_after;
     let hopeless = part.critical && still > limit.max(stale_after) && since_progress(status) > stale_after;

@@ -37,7 +37,7 @@ pub(super) fn check(situation: &Situation) -> Vec<Finding> {
         Ok(Some(other)) => format!("it is of pid {}, an earlier worker", other.pid),
         Err(err) => error_chain(&err),
     };
-    let stale = worker::age(id).is_some_and(|age| age > situation.scene.config.monitor.stale_after);
+    let stale = id.age().is_some_and(|age| age > situation.scene.config.monitor.stale_after);
     let (level, remedy) =
         if stale { (Level::Critical, Remedy::RestartWorker) } else { (Level::Warning, Remedy::ByHand) };
     vec![Finding::bad(
@@ -103,7 +103,7 @@ fn watched(situation: &Situation, status: &StatusFile) -> Finding {
 }
 
 /// How long ago the file was written; `None` when its monotonic stamp is of another boot or time namespace.
-pub(super) fn age(status: &StatusFile) -> Option<Duration> {
+pub(in crate::monitor) fn age(status: &StatusFile) -> Option<Duration> {
     let same_boot = boot_id().is_ok_and(|boot| boot == status.boot_id);
     let comparable = same_boot && own_time_namespace() == Some(status.time_ns);
     let now = monotonic_ms();

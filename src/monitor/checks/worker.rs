@@ -77,17 +77,7 @@ fn last_seen(situation: &Situation) -> String {
     }
 }
 
-/// How long a process has been alive, on the clock that its start time counts in.
-pub(super) fn age(id: &ProcessId) -> Option<std::time::Duration> {
-    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
-    let seconds: f64 = uptime.split_whitespace().next()?.parse().ok()?;
-    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
-    #[expect(clippy::cast_precision_loss, reason = "ticks since boot stay far below 2^53")]
-    let started = id.start_ticks as f64 / ticks as f64;
-    std::time::Duration::try_from_secs_f64(seconds - started).ok()
-}
-
 /// "for 43 s", or nothing when it cannot be told.
 pub(super) fn alive_for(id: &ProcessId) -> String {
-    age(id).map_or_else(String::new, |age| format!(" for {}", span(age)))
+    id.age().map_or_else(String::new, |age| format!(" for {}", span(age)))
 }

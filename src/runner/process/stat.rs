@@ -4,6 +4,8 @@
 //! counted from the last `)`. A process that goes away while it is read is an answer (`None`), not an error.
 
 use std::io::{self, ErrorKind};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use nix::libc;
 
@@ -31,9 +33,12 @@ impl ProcessStat {
     /// Reads the line of one process; `None` when there is no such process.
     pub(super) fn read(pid: i32) -> io::Result<Option<Self>> {
         let Some(line) = gone_is_none(std::fs::read(format!("/proc/{pid}/stat")))? else { return Ok(None) };
-        Self::parse(&line).map(Some).ok_or_else(|| {
+        let parsed = Self::parse(&line).ok_or_else(|| {
             io::Error::new(ErrorKind::InvalidData, format!("/proc/{pid}/stat has an unknown form"))
-        })
+        })?;
+        // The kernel shows start times on the clock of the reader's time namespace; a name must not depend on that.
+        let start_ticks = parsed.start_ticks.saturating_add_signed(-clock_offset_ticks());
+        Ok(Some(Self { start_ticks, ..parsed }))
     }
 
     /// Parses one line.
@@ -59,6 +64,32 @@ impl ProcessStat {
     pub fn is_dead(&self) -> bool {
         matches!(self.state, 'Z' | 'X' | 'x') && self.threads <= 1
     }
+}
+
+/// How far the boot clock of our time namespace runs ahead of the machine's, in ticks; 0 almost everywhere.
+fn clock_offset_ticks() -> i64 {
+    static OFFSET: OnceLock<i64> = OnceLock::new();
+    *OFFSET.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+        let boottime = text.lines().find_map(|line| line.strip_prefix("boottime"));
+        let mut numbers = boottime.unwrap_or("").split_whitespace().map(str::parse);
+        let (Some(Ok(seconds)), Some(Ok(nanoseconds))) = (numbers.next(), numbers.next()) else { return 0 };
+        let (seconds, nanoseconds): (i64, i64) = (seconds, nanoseconds);
+        seconds * ticks_per_second() + nanoseconds * ticks_per_second() / 1_000_000_000
+    })
+}
+
+fn ticks_per_second() -> i64 {
+    nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100)
+}
+
+/// How long ago a process with this start time was started.
+pub(super) fn age(start_ticks: u64) -> Option<Duration> {
+    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+    let seconds: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    #[expect(clippy::cast_precision_loss, reason = "ticks since boot stay far below 2^53")]
+    let started = (start_ticks.cast_signed() + clock_offset_ticks()) as f64 / ticks_per_second() as f64;
+    Duration::try_from_secs_f64(seconds - started).ok()
 }
 
 /// Whether the environment this process was started with holds exactly `STALLPROOF_TOKEN=<token>`.

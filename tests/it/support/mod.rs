@@ -2,3 +2,4 @@
 
 pub mod bed;
 pub mod holder_client;
+pub mod monitor;

@@ -1,0 +1,158 @@
+//! Finds what a directory's past has left behind: stale workers, orphaned processes, abandoned locks.
+//!
+//! From records, never from names: the lock, the status file, the tokens of attempts. Each find is checked by pid and
+//! start time, a process without the lock also by its program, so that neither a decoy nor a recycled pid is listed.
+//! Looking changes nothing; [`Find::clear`] acts on one find, and starts nothing.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::checks;
+use super::look;
+use super::recover;
+use super::restart::Restarter;
+use super::scene::{Scene, error_chain};
+use super::verdict::Seen;
+use crate::lock::{self, Holder};
+use crate::runner::process::ProcessId;
+use crate::status::{StatusFile, WorkerState};
+
+/// Something that was left behind.
+#[derive(Clone, Debug, Serialize)]
+pub struct Find {
+    /// What it is.
+    pub kind: Kind,
+    /// The process, where it is one.
+    pub pid: Option<i32>,
+    /// Why it is thought to be left behind.
+    pub what: String,
+    #[serde(skip)]
+    target: Target,
+}
+
+/// What was left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A worker that shows no sign of life, or lost the directory.
+    StaleWorker,
+    /// Processes of attempts that are over.
+    Orphan,
+    /// A lock file that names a process which is gone.
+    AbandonedLock,
+}
+
+#[derive(Clone, Debug)]
+enum Target {
+    Worker(ProcessId),
+    Orphans,
+    Lock(PathBuf),
+}
+
+/// Everything that was left behind in the directory of `scene`.
+///
+/// # Errors
+/// What could not be found out: then nothing is to be ended.
+pub fn find(scene: &Scene) -> Result<Vec<Find>, String> {
+    let mut found = Vec::new();
+    found.extend(stale_holder(scene)?);
+    found.extend(without_lock(scene));
+    let orphans = checks::find_orphans(scene)?;
+    found.extend(orphans.into_iter().map(|orphan| Find {
+        kind: Kind::Orphan,
+        pid: Some(orphan.process.pid),
+        what: format!("belongs to {}", orphan.of),
+        target: Target::Orphans,
+    }));
+    for path in [scene.workdir.worker_lock(), scene.workdir.monitor_lock()] {
+        found.extend(abandoned(scene, path)?);
+    }
+    Ok(found)
+}
+
+impl Find {
+    /// Does away with it: ends a process (its jobs go on), empties a lock file.
+    ///
+    /// # Errors
+    /// Says why it is still there.
+    pub fn clear(&self, scene: &Scene) -> Result<String, String> {
+        match &self.target {
+            Target::Worker(id) => {
+                let mut restarter = Restarter::new(scene).map_err(|err| err.to_string())?;
+                restarter.end(id).map_err(|err| error_chain(&err))
+            }
+            Target::Orphans => recover::end_orphans(scene),
+            Target::Lock(path) => {
+                lock::clear_abandoned(path).map_err(|err| error_chain(&err))?;
+                Ok("emptied".to_owned())
+            }
+        }
+    }
+}
+
+/// The worker that holds the directory, when it is stopped or silent for longer than the limit.
+fn stale_holder(scene: &Scene) -> Result<Option<Find>, String> {
+    let look = look::take(scene);
+    let id = match look.seen {
+        Seen::Alive { id, .. } => id,
+        Seen::Unknown(why) => return Err(why),
+        Seen::Gone { .. } | Seen::Never => return Ok(None),
+    };
+    let limit = scene.config.monitor.stale_after;
+    let status = look.status.filter(|status| look::is_by(status, &id));
+    let silent = status.as_ref().and_then(checks::status_age).filter(|age| *age > limit);
+    Ok(silent
+        .map(|age| stale(id, format!("holds the directory and shows no sign of life for {}", seconds(age)))))
+}
+
+/// A worker that lives on although the directory is no longer its own.
+fn without_lock(scene: &Scene) -> Option<Find> {
+    let status = StatusFile::read(&scene.workdir.status_file()).ok()??;
+    let id = ProcessId { pid: status.pid, start_ticks: status.start_ticks, boot_id: status.boot_id };
+    let holds = match scene.holder().ok()? {
+        Holder::Somebody(holder) => holder.is_none_or(|holder| holder == id),
+        Holder::Nobody => false,
+    };
+    let ours = !holds && id.is_alive().unwrap_or(false) && is_our_program(id.pid);
+    ours.then(|| stale(id, "wrote the status file, lives, and no longer holds the directory".to_owned()))
+}
+
+fn is_our_program(pid: i32) -> bool {
+    let exe = std::fs::read_link(format!("/proc/{pid}/exe"));
+    // After an upgrade the old file is gone, and the kernel says so in the name.
+    exe.is_ok_and(|exe| {
+        let name = exe.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.trim_end_matches(" (deleted)") == "stallproof"
+    })
+}
+
+fn abandoned(scene: &Scene, path: PathBuf) -> Result<Option<Find>, String> {
+    let ask = |err: std::io::Error| format!("cannot look at `{}`: {err}", path.display());
+    if lock::holder(&path).map_err(ask)? != Holder::Nobody {
+        return Ok(None);
+    }
+    let Some(last) = lock::last_holder(&path).map_err(ask)? else { return Ok(None) };
+    let status = StatusFile::read(&scene.workdir.status_file()).ok().flatten();
+    let left_in_order =
+        status.is_some_and(|status| status.state == WorkerState::Stopped && look::is_by(&status, &last));
+    // A process that let go of the lock and is still on its way out has not abandoned it.
+    if left_in_order || last.is_alive().unwrap_or(true) {
+        return Ok(None);
+    }
+    Ok(Some(Find {
+        kind: Kind::AbandonedLock,
+        pid: Some(last.pid),
+        what: format!("`{}` names it, and it is gone; harmless, the next one takes it", path.display()),
+        target: Target::Lock(path),
+    }))
+}
+
+fn stale(id: ProcessId, what: String) -> Find {
+    Find { kind: Kind::StaleWorker, pid: Some(id.pid), what, target: Target::Worker(id) }
+}
+
+fn seconds(span: Duration) -> String {
+    format!("{} s", span.as_secs())
+}

@@ -1,0 +1,8 @@
+//! The health monitor against real workers, real stalls and real impostors.
+
+mod diagnose;
+mod hung_input;
+mod ops;
+mod recover;
+mod restart;
+mod strangers;
