@@ -201,7 +201,7 @@ mod tests {
             // No indentation at all, as `indent=0` writes it.
             format!("[\n{{\n\"id\": \"x,\n\"steps\": [\n{inner},\n{inner}\n]\n}},\n{inner}\n]"),
             // Text with line breaks in it, pasted into a string.
-            format!("[\n  {{\"id\": \"a\"}},\n  {{\"code\": \"\ntext\n  {inner},\n\"}}\n]"),
+            format!("[\n  {{\"id\": \"a\"}},\n  {{\"code\": \"\ntext\"\n  {inner},\n\"}}\n]"),
             // Two indentations.
             format!("[\n  {{\"id\": \"a\"}},\n {{\"id\": \"b\"}},\n  {{\"id\": \"x,\n  {inner}\n]"),
             // Behind the end.
