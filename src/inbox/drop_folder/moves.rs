@@ -72,6 +72,9 @@ impl Moves {
             Err(err) if err.kind() != io::ErrorKind::AlreadyExists => return Err(err),
             _ => {}
         }
+        if !std::fs::symlink_metadata(&folder)?.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, "that is a link or a file; take it away"));
+        }
         for number in 1..=MAX_NUMBER {
             let target = folder.join(numbered(name, number));
             if std::fs::symlink_metadata(&target).is_ok() || !write_reason(&folder, &target, reason)? {
