@@ -198,6 +198,18 @@ impl Style {
     }
 }
 
+/// An error with its causes, on one line, escaped.
+#[must_use]
+pub fn error_line(err: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = err.to_string();
+    let mut cause = err.source();
+    while let Some(err) = cause {
+        text = format!("{text}: {err}");
+        cause = err.source();
+    }
+    escape(&text).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -18,7 +18,7 @@ use super::args::{DONE, FAILED};
 use super::context::{Context, has_worker};
 use super::entries::Entries;
 use super::failure::Refused;
-use super::output::Out;
+use super::output::{Out, note};
 use crate::clock::Millis;
 use crate::config::parse_duration;
 use crate::inbox::parse::{ParseContext, Place, parse_entry, wanted};
@@ -93,7 +93,7 @@ pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Resu
     let failed = added.iter().any(|one| one.error.is_some());
     tell(&added, entries.is_array, context, out)?;
     if std::io::stderr().is_terminal() && !context.json && !has_worker(&workdir) {
-        eprintln!("no worker is running here; `stallproof worker` starts one");
+        note("no worker is running here; `stallproof worker` starts one");
     }
     Ok(if failed { FAILED } else { DONE })
 }
@@ -204,7 +204,7 @@ fn tell(added: &[Added], is_array: bool, context: &Context, out: &mut Out) -> an
     for Added { id, error, .. } in added {
         match error {
             None => writeln!(out, "{}", escape(&id.0))?,
-            Some(error) => eprintln!("{}: {error}", escape(&id.0)),
+            Some(error) => note(&format!("{}: {error}", escape(&id.0))),
         }
     }
     Ok(())

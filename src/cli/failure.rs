@@ -99,3 +99,31 @@ fn hint(err: &anyhow::Error) -> Option<String> {
 fn find<E: std::error::Error + Send + Sync + 'static>(err: &anyhow::Error) -> Option<&E> {
     err.chain().find_map(|cause| cause.downcast_ref())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn a_held_directory_has_an_exit_code_of_its_own() {
+        let held = LockError::Held { path: PathBuf::from("worker.lock"), holder: None };
+        let err = anyhow::Error::new(held).context("cannot start the worker");
+        assert_eq!(exit_code(&err), HELD);
+        assert!(hint(&err).is_some_and(|hint| hint.contains("drain")));
+        assert_eq!(exit_code(&Refused::new("no").into()), FAILED);
+    }
+
+    #[test]
+    fn a_failure_is_told_with_its_causes_and_harmlessly() {
+        let cause = std::io::Error::other("disk \u{1b}[31m");
+        let told = Told {
+            error: "cannot do it".to_owned(),
+            caused_by: vec![cause.to_string()],
+            hint: Some("try again".to_owned()),
+        };
+        let text = render(&told, Style::default());
+        assert_eq!(text, "error: cannot do it\n  caused by: disk \\u{1b}[31m\nhint: try again\n");
+    }
+}

@@ -92,8 +92,8 @@ fn print_table(filter: &JobFilter, shown: Option<u64>, reader: &Reader, out: &mu
         print_row(&row, now, columns, out)
     })?;
     if more {
-        let note = format!("and more than these {count}; `--all` shows every one, `--limit N` the newest N");
-        writeln!(out, "{}", out.style.paint(Colour::Dim, &note))?;
+        let note = "there are more; `--all` shows every one, `--limit N` the newest N";
+        writeln!(out, "{}", out.style.paint(Colour::Dim, note))?;
     } else if count == 0 {
         writeln!(out, "no jobs")?;
     }

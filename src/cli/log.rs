@@ -16,7 +16,7 @@ use super::args::DONE;
 use super::context::Context;
 use super::failure::Refused;
 use super::job_ref;
-use super::output::Out;
+use super::output::{Out, note};
 use crate::job::{JobId, Seq};
 use crate::ledger::{JobRow, LedgerError, Reader};
 use crate::slug;
@@ -75,7 +75,7 @@ pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Resu
         if context.json {
             out.json(&Piece { id: &row.id, attempt: None, stream, text: "" })?;
         } else {
-            eprintln!("the job is {} and was not started yet", row.state);
+            note(&format!("the job is {} and has no attempt", row.state));
         }
         return Ok(DONE);
     };

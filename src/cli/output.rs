@@ -52,3 +52,8 @@ impl Write for Out {
         self.note(result)
     }
 }
+
+/// Tells a person something beside the output proper, on standard error; `eprintln!` panics when that is closed.
+pub(super) fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

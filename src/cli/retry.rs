@@ -51,10 +51,10 @@ fn retry(given: &str, reader: &Reader, control: &mut Control) -> anyhow::Result<
     let (ok, state, result) = match control.retry(&id)? {
         Retried::Queued => (true, Some(State::Queued), "queued again".to_owned()),
         Retried::NotNow(State::Rejected) => {
-            let mend = "not queued: it was rejected; mend the entry in its file".to_owned();
+            let mend = "not retried: it was rejected; mend the entry in its file".to_owned();
             (false, Some(State::Rejected), mend)
         }
-        Retried::NotNow(state) => (false, Some(state), format!("not queued: it is {state}")),
+        Retried::NotNow(state) => (false, Some(state), format!("not retried: it is {state}")),
         Retried::Unknown => (false, None, "no such job".to_owned()),
     };
     Ok(JobOutcome { id, ok, state, result })

@@ -60,7 +60,9 @@ pub(super) fn handover(args: &Args, context: &Context, out: &mut Out) -> anyhow:
 fn stop(args: &Args, signal: Signal, context: &Context, out: &mut Out) -> anyhow::Result<u8> {
     let workdir = context.workdir()?;
     let worker = match lock::holder(&workdir.worker_lock()).context("cannot look at the worker's lock")? {
-        Holder::Nobody => return tell(StopResult::NoWorker, None, &workdir, context, out),
+        Holder::Nobody => {
+            return Stopped { result: StopResult::NoWorker, pid: None }.tell(&workdir, context, out);
+        }
         Holder::Somebody(Some(worker)) => worker,
         Holder::Somebody(None) => {
             return Err(Refused::hint(
@@ -73,7 +75,7 @@ fn stop(args: &Args, signal: Signal, context: &Context, out: &mut Out) -> anyhow
     let limit = args.timeout.unwrap_or_else(|| usual_limit(&workdir));
     worker.signal(signal).with_context(|| format!("cannot signal the worker, pid {}", worker.pid))?;
     let result = wait(&workdir, &worker, limit)?;
-    tell(result, Some(worker.pid), &workdir, context, out)
+    Stopped { result, pid: Some(worker.pid) }.tell(&workdir, context, out)
 }
 
 fn usual_limit(workdir: &Workdir) -> Duration {
@@ -100,40 +102,39 @@ fn wait(workdir: &Workdir, worker: &ProcessId, limit: Duration) -> anyhow::Resul
             break StopResult::StillRunning;
         }
         if shown {
-            eprint!("\rwaiting for worker {} to end: {} s ", worker.pid, start.elapsed().as_secs());
+            let seconds = start.elapsed().as_secs();
+            progress(&format!("\rwaiting for worker {} to end: {seconds} s ", worker.pid));
         }
         std::thread::sleep(PAUSE);
     };
     if shown {
-        eprint!("\r\x1b[K");
+        progress("\r\x1b[K");
     }
     Ok(result)
 }
 
-fn tell(
-    result: StopResult,
-    pid: Option<i32>,
-    workdir: &Workdir,
-    context: &Context,
-    out: &mut Out,
-) -> anyhow::Result<u8> {
-    if context.json {
-        out.json(&Stopped { result, pid })?;
-    } else {
-        let pid = pid.unwrap_or_default();
-        match result {
-            StopResult::NoWorker => {
-                let dir = workdir.root().to_string_lossy();
-                writeln!(out, "no worker is running in {}", escape(&dir))?;
-            }
-            StopResult::Stopped => writeln!(out, "worker {pid} has ended")?,
-            StopResult::StillRunning => {
-                writeln!(
-                    out,
-                    "worker {pid} was asked to end and is still running; `--timeout` waits longer"
-                )?;
+/// Draws on standard error, which nobody needs to see.
+fn progress(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+impl Stopped {
+    fn tell(&self, workdir: &Workdir, context: &Context, out: &mut Out) -> anyhow::Result<u8> {
+        let pid = self.pid.unwrap_or_default();
+        if context.json {
+            out.json(self)?;
+        } else {
+            match self.result {
+                StopResult::NoWorker => {
+                    let dir = workdir.root().to_string_lossy();
+                    writeln!(out, "no worker is running in {}", escape(&dir))?;
+                }
+                StopResult::Stopped => writeln!(out, "worker {pid} has ended")?,
+                StopResult::StillRunning => {
+                    writeln!(out, "worker {pid} was asked to end and has not yet; `--timeout` waits longer")?;
+                }
             }
         }
+        Ok(if matches!(self.result, StopResult::StillRunning) { FAILED } else { DONE })
     }
-    Ok(if matches!(result, StopResult::StillRunning) { FAILED } else { DONE })
 }

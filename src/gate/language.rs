@@ -22,6 +22,7 @@ pub enum Language {
 
 /// Endings of well-known languages without a grammar here: (names, ending).
 const UNCHECKED: &[(&[&str], &str)] = &[
+    (&["python2", "python 2"], "py"),
     (&["ruby", "rb"], "rb"),
     (&["php"], "php"),
     (&["kotlin", "kt"], "kt"),
@@ -84,7 +85,7 @@ impl Language {
     pub fn from_name(name: &str) -> Option<Self> {
         let name = name.trim().to_ascii_lowercase();
         Some(match name.as_str() {
-            "python" | "python3" | "python 3" | "python2" | "py" | "py3" | "cpython" => Self::Python,
+            "python" | "python3" | "python 3" | "py" | "py3" | "cpython" => Self::Python,
             "javascript" | "js" | "node" | "nodejs" | "node.js" | "ecmascript" | "es6" | "mjs" | "cjs"
             | "jsx" => Self::JavaScript,
             "typescript" | "ts" | "deno" | "mts" => Self::TypeScript,

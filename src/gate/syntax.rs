@@ -3,6 +3,7 @@
 //! Owns the limits (bytes, time) and the order of the checks. A parse that runs out of time is
 //! inconclusive, never a pass; the deadline covers every parse of one check together.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -41,25 +42,33 @@ pub fn check_within(language: Language, code: &str, limits: Limits) -> Verdict {
         return Verdict::Fail(vec![finding]);
     }
     let deadline = Instant::now() + limits.parse_time;
-    let Some(tree) = parse(language, code, deadline) else {
+    // Some grammars want a last line that ends; the compilers do not mind.
+    let text = if code.ends_with('\n') { Cow::Borrowed(code) } else { Cow::Owned(format!("{code}\n")) };
+    let Some(mut findings) = findings(language, &text, deadline) else {
         let seconds = limits.parse_time.as_secs_f32();
-        let reason =
-            format!("parsing {} took more than {seconds} s and was stopped", language.display_name());
+        let reason = format!("parsing {} took more than {seconds} s and was stopped", language.display_name());
         return Verdict::Inconclusive { reason };
     };
-    let mut findings = Vec::new();
-    if tree.root_node().has_error() {
-        findings = grammar_findings(&tree, code);
-        if let Some(first) = locate::first_error(language, code, deadline) {
-            findings.retain(|finding| (finding.line, finding.column) > (first.line, first.column));
-            findings.insert(0, first);
-        }
-    }
-    if findings.is_empty() {
-        findings = rules::apply(language, &tree, code);
-    }
     findings.truncate(MAX_FINDINGS);
+    let lines = code.bytes().filter(|byte| *byte == b'\n').count() + 1;
+    for finding in findings.iter_mut().filter(|finding| finding.line > lines) {
+        *finding = Finding::at(code, code.len(), std::mem::take(&mut finding.message));
+    }
     if findings.is_empty() { Verdict::Pass } else { Verdict::Fail(findings) }
+}
+
+/// What is wrong with `code`, first place first; nothing at all when the deadline passed.
+fn findings(language: Language, code: &str, deadline: Instant) -> Option<Vec<Finding>> {
+    let tree = parse(language, code, deadline)?;
+    if !tree.root_node().has_error() {
+        return Some(rules::apply(language, &tree, code));
+    }
+    let mut findings = grammar_findings(&tree, code);
+    if let Some(first) = locate::first_error(language, code, deadline) {
+        findings.retain(|finding| (finding.line, finding.column) > (first.line, first.column));
+        findings.insert(0, first);
+    }
+    Some(findings)
 }
 
 /// What is refused before any parser sees it.

@@ -49,6 +49,10 @@ pub struct Scanned {
     pub items: u64,
     /// Bytes in the file.
     pub bytes: u64,
+    /// Where the `[` stands.
+    pub open: u64,
+    /// Where the `]` stands.
+    pub close: u64,
     /// SHA-256 of the file.
     pub sha256: [u8; 32],
 }
@@ -147,6 +151,7 @@ where
         depth: 0,
         objects: 0,
         items: 0,
+        brackets: (0, 0),
     };
     scanner.run()
 }
@@ -195,6 +200,8 @@ struct Scanner<R, F> {
     /// One bit per open bracket, the innermost lowest: 1 for `{`.
     objects: u128,
     items: u64,
+    /// Where the array begins and ends in the file.
+    brackets: (u64, u64),
 }
 
 impl<R: Read, F: FnMut(Item<'_>) -> ControlFlow<()>> Scanner<R, F> {
@@ -286,9 +293,15 @@ impl<R: Read, F: FnMut(Item<'_>) -> ControlFlow<()>> Scanner<R, F> {
             State::Nested => return self.nested(pos),
             State::Word => return self.word(pos),
             _ if is_blank(byte) => return Ok(pos + 1),
-            State::Start if byte == b'[' => self.state = State::First,
+            State::Start if byte == b'[' => {
+                self.brackets.0 = self.base + pos as u64;
+                self.state = State::First;
+            }
             State::Start => return Err((pos, self.wrong_shape(pos))),
-            State::First | State::After if byte == b']' => self.state = State::Done,
+            State::First | State::After if byte == b']' => {
+                self.brackets.1 = self.base + pos as u64;
+                self.state = State::Done;
+            }
             State::First | State::Next => return self.begin(pos),
             State::After if byte == b',' => self.state = State::Next,
             State::After => return Err((pos, self.unexpected(pos, "`,` or `]` after an entry"))),
@@ -399,7 +412,9 @@ impl<R: Read, F: FnMut(Item<'_>) -> ControlFlow<()>> Scanner<R, F> {
             State::Start => return Err((self.end, ScanErrorKind::Empty)),
             State::Done => {
                 let sha256 = std::mem::take(&mut self.hash).finalize().into();
-                return Ok(Scanned { items: self.items, bytes: self.base + self.end as u64, sha256 });
+                let (open, close) = self.brackets;
+                let bytes = self.base + self.end as u64;
+                return Ok(Scanned { items: self.items, bytes, open, close, sha256 });
             }
             State::First | State::Next => "an entry should follow",
             State::After => "`,` or `]` should follow",

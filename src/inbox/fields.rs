@@ -175,7 +175,7 @@ pub(super) fn not_before(fields: &Fields, now: impl FnOnce() -> Millis) -> Read<
 
 #[expect(clippy::cast_possible_truncation, reason = "the range was checked")]
 fn unix_seconds(seconds: f64) -> Option<Millis> {
-    (0.0..=MAX_UNIX_SECONDS).contains(&seconds).then(|| Millis((seconds * 1000.0) as i64))
+    (0.0..=MAX_UNIX_SECONDS).contains(&seconds).then_some(Millis((seconds * 1000.0) as i64))
 }
 
 /// `command`, if there is one; whether it may run is the caller's question.

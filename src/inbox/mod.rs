@@ -1,13 +1,30 @@
 //! Reads what other people write into queue files, and takes finished entries out of them again.
 //!
-//! Owns every touch of a queue file: opening it safely ([`open`]) and splitting it into elements in bounded memory
-//! ([`array`]). Never decides what runs, and never writes a file that does not parse. Everything here is blocking code:
-//! callers keep it off the runtime threads, one call per source at a time.
+//! Owns every touch of a queue file: opening it safely ([`open`]), splitting it into elements in bounded memory
+//! ([`array`]), and cutting finished ones out ([`prune`]). Never decides what runs, and never writes a file that does
+//! not parse. Everything here is blocking code: callers keep it off the runtime threads, one call per source at a time.
 
 pub mod array;
+pub mod array_source;
 pub mod canonical;
+pub mod drop_folder;
 mod fields;
+pub mod intake;
+mod judge;
+mod look;
 pub mod open;
 pub mod parse;
+pub mod policy;
+pub mod poller;
+pub mod prune;
+pub mod quarantine;
+mod recorder;
+pub mod source;
 mod start;
-pub use start::{Context, SourceView, spawn};
+mod tidy;
+mod view;
+
+pub use start::{Context, spawn};
+
+#[cfg(test)]
+mod testbed;

@@ -1,32 +1,149 @@
-//! stub
+//! Builds a source for everything that is configured and starts the loop around each.
+
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
 use tokio::sync::watch;
-/// s
-#[derive(Clone, Debug, Default)]
-pub struct SourceView {
-    /** s */
-    pub name: String,
-    /** s */
-    pub settled: bool,
-    /** s */
-    pub rounds: u64,
-}
-/// s
+use tokio::task::JoinSet;
+
+use super::array_source::{ArrayParts, ArraySource};
+use super::canonical;
+use super::drop_folder::DropFolder;
+use super::intake::Intake;
+use super::look::MAX_FILE_BYTES;
+use super::poller::{Shell, run};
+use super::prune::Site;
+use super::quarantine::Quarantine;
+use super::source::{Doing, SourceView};
+use super::tidy::Tidy;
+use crate::config::{self, Config, SourceKind};
+use crate::ledger::Ledger;
+use crate::status::Progress;
+use crate::terminal;
+use crate::workdir::Workdir;
+
+/// A poller that completes no round for so long is stuck; one that waits for its input still completes them.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What the sources need of the worker.
+#[derive(Clone, Debug)]
 pub struct Context {
-    /** s */
-    pub config: Arc<crate::config::Config>,
-    /** s */
-    pub workdir: crate::workdir::Workdir,
-    /** s */
-    pub ledger: crate::ledger::Ledger,
-    /** s */
-    pub progress: crate::status::Progress,
+    /// Which sources there are, and how often they are looked at.
+    pub config: Arc<Config>,
+    /// Where limbo and quarantine are; its folders exist.
+    pub workdir: Workdir,
+    /// Where entries go.
+    pub ledger: Ledger,
+    /// Where the pollers show that they are alive.
+    pub progress: Progress,
 }
-/// s
+
+/// Starts a poller per source on `tasks`; each ends when `stop` becomes true, or with an error that must end the
+/// worker. Returns a view of each source. Must be called within a runtime.
 pub fn spawn(
-    _: Context,
-    _: &mut tokio::task::JoinSet<anyhow::Result<()>>,
-    _: watch::Receiver<bool>,
+    ctx: Context,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+    stop: watch::Receiver<bool>,
 ) -> Vec<watch::Receiver<SourceView>> {
-    vec![]
+    let mut views = Vec::new();
+    for (name, source) in &ctx.config.sources {
+        let unread = SourceView { name: name.clone(), ..SourceView::default() };
+        let (view, receiver) = watch::channel(unread);
+        let label = source.path.file_name().unwrap_or(source.path.as_os_str()).to_string_lossy();
+        let shell = Shell {
+            name: name.clone(),
+            interval: ctx.config.poll_interval,
+            part: ctx.progress.part(&format!("poller {}", terminal::escape(&label)), LIMIT),
+            view,
+            stop: stop.clone(),
+        };
+        let intake = Intake::new(name, ctx.config.clone(), ctx.ledger.clone(), Handle::current());
+        match source.kind {
+            SourceKind::Array => tasks.spawn(run(ctx.array(name, source, intake), shell)),
+            SourceKind::Directory => tasks.spawn(run(ctx.directory(name, source, intake), shell)),
+        };
+        views.push(receiver);
+    }
+    views
+}
+
+impl Context {
+    fn array(&self, name: &str, source: &config::Source, intake: Intake) -> ArraySource {
+        let limbo = self.workdir.limbo().join(folder_name(name));
+        let site = Site::new(source.path.clone(), limbo, self.workdir.quarantine(), MAX_FILE_BYTES);
+        let label = source.path.file_name().unwrap_or(source.path.as_os_str()).to_string_lossy();
+        let parts = ArrayParts {
+            path: source.path.clone(),
+            tidy: Tidy::new(site, &label, intake.clone()),
+            intake,
+            quarantine: Quarantine::new(&self.workdir.quarantine()),
+            ready: self.ledger.ready(),
+        };
+        ArraySource::new(parts, Doing::default())
+    }
+
+    fn directory(&self, name: &str, source: &config::Source, intake: Intake) -> DropFolder {
+        let limbo = self.workdir.limbo().join(folder_name(name));
+        DropFolder::new(&source.path, limbo, intake, Doing::default())
+    }
+}
+
+/// A folder name for a source: its own name where that is one, else made unique by a hash.
+fn folder_name(source: &str) -> String {
+    let is_safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if !source.is_empty() && source.len() <= 64 && source.chars().all(is_safe) {
+        return source.to_owned();
+    }
+    let hash = canonical::hash(source.as_bytes()).0;
+    let hex: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("source.{hex}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testbed::TestBed;
+    use super::*;
+
+    #[test]
+    fn folder_names_stay_inside_and_apart() {
+        assert_eq!(folder_name("ideas"), "ideas");
+        let names = ["", "..", "a/b", "a.b", "a b"].map(folder_name);
+        assert!(names.iter().all(|name| name.starts_with("source.") && !name.contains('/')));
+        assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), names.len());
+    }
+
+    #[test]
+    fn every_configured_source_is_polled_until_the_stop() {
+        let bed = TestBed::new();
+        bed.put("ideas_log.json", r#"[{"title":"idea"}]"#);
+        bed.put("QAissue.json", r#"[{"title":"issue"}]"#);
+        std::fs::create_dir(bed.path("implementations")).unwrap();
+        bed.put("implementations/x.json", r#"{"title":"dropped"}"#);
+        let progress = Progress::default();
+        let ctx = Context {
+            config: bed.config.clone(),
+            workdir: bed.workdir.clone(),
+            ledger: bed.ledger.clone(),
+            progress: progress.clone(),
+        };
+        bed.runtime.block_on(async {
+            let mut tasks = JoinSet::new();
+            let (stop, stop_rx) = watch::channel(false);
+            for mut view in spawn(ctx, &mut tasks, stop_rx) {
+                let settled = view.wait_for(|view| view.settled);
+                tokio::time::timeout(Duration::from_secs(20), settled).await.unwrap().unwrap();
+            }
+            stop.send(true).unwrap();
+            while let Some(ended) = tasks.join_next().await {
+                ended.unwrap().unwrap();
+            }
+        });
+        let mut titles: Vec<_> = bed.jobs().into_iter().map(|job| (job.source, job.title)).collect();
+        titles.sort();
+        let wanted = [("drop", "dropped"), ("ideas", "idea"), ("qa", "issue")];
+        assert_eq!(titles, wanted.map(|(source, title)| (source.to_owned(), title.to_owned())));
+        let parts: Vec<_> = progress.snapshot().into_keys().collect();
+        assert_eq!(parts, ["poller QAissue.json", "poller ideas_log.json", "poller implementations"]);
+    }
 }

@@ -186,6 +186,8 @@ proptest! {
         let (seen, result) = scan_in_steps(text.as_bytes(), step, Limits::default());
         let scanned = result.unwrap();
         prop_assert_eq!(scanned.items as usize, expected.len());
+        prop_assert_eq!(Some(scanned.open as usize), text.find('['));
+        prop_assert_eq!(Some(scanned.close as usize), text.rfind(']'));
         prop_assert_eq!(scanned.sha256, <[u8; 32]>::from(Sha256::digest(&text)));
         for ((bytes, range, line, column), raw) in seen.iter().zip(expected) {
             prop_assert_eq!(bytes.as_slice(), raw.get().as_bytes());

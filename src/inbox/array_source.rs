@@ -1,0 +1,358 @@
+//! A queue file as a source: reads it when it has changed, records what is new, prunes what is over.
+//!
+//! Owns the judgement about the file: unread, half-written, damaged, good. A file that is not whole for five seconds
+//! with nobody writing is damaged: a copy is kept, the place is reported, whatever stands before it is recorded, and
+//! it is never pruned. It recovers by itself when its owner mends it. A missing file is an empty one.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::array::{ScanError, ScanErrorKind};
+use super::intake::{Intake, is_passing};
+use super::look::{Content, Looker, Sight};
+use super::open::{Fingerprint, Writers, writers};
+use super::quarantine::Quarantine;
+use super::recorder::{Notice, Recorder};
+use super::source::{Doing, Round, Source};
+use super::tidy::{Subject, Tidy};
+use super::view::{ElementKey, View};
+use crate::clock::Millis;
+use crate::ledger::LedgerError;
+use crate::terminal;
+
+/// Looked at again although nothing has changed: mapped writes and restored stamps show in no fingerprint.
+const FULL_READ: Duration = Duration::from_secs(300);
+/// A fingerprint younger than this may hide a change, see [`Fingerprint::is_racy`].
+const RACY: Duration = Duration::from_millis(2500);
+/// An unchanged file is at rest even if somebody keeps it open for writing.
+const AT_REST: Duration = Duration::from_millis(250);
+/// So long a file may be half-written.
+const DAMAGED_AFTER: Duration = Duration::from_secs(5);
+/// A look that took longer than this is followed by a few times as long without one, however often the file changes.
+const QUICK_LOOK: Duration = Duration::from_millis(20);
+const PACE: u32 = 4;
+/// Delays between two looks at a file that is not whole.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// See the module.
+#[derive(Debug)]
+pub struct ArraySource {
+    path: PathBuf,
+    label: String,
+    intake: Intake,
+    quarantine: Quarantine,
+    tidy: Tidy,
+    doing: Doing,
+    ready: watch::Receiver<u64>,
+    cursor: Option<i64>,
+    view: View,
+    reported: HashSet<ElementKey>,
+    notices: Vec<Notice>,
+    face: Face,
+    next_look: Instant,
+    earliest_look: Instant,
+    is_behind: bool,
+    delay: Duration,
+    state: FileState,
+    damaged_after: Duration,
+}
+
+/// What a `stat` of the name said, and since when.
+#[derive(Debug)]
+struct Face {
+    print: Option<Fingerprint>,
+    since: Instant,
+}
+
+/// What we think of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum FileState {
+    /// Nothing yet.
+    Unread,
+    /// There is none.
+    Missing,
+    /// Read in full.
+    Good,
+    /// Not whole, or busy; looked at again soon.
+    Waiting(String),
+    /// Reported; nothing to do until it changes.
+    Bad(String),
+}
+
+/// What an [`ArraySource`] is made of.
+#[derive(Debug)]
+pub struct ArrayParts {
+    /// The queue file, absolute.
+    pub path: PathBuf,
+    /// Records its entries.
+    pub intake: Intake,
+    /// Keeps copies of what does not parse.
+    pub quarantine: Quarantine,
+    /// Takes finished entries out.
+    pub tidy: Tidy,
+    /// Changes when jobs may have ended.
+    pub ready: watch::Receiver<u64>,
+}
+
+impl ArraySource {
+    /// Of one file; touches nothing yet.
+    #[must_use]
+    pub fn new(parts: ArrayParts, doing: Doing) -> Self {
+        let ArrayParts { path, intake, quarantine, tidy, ready } = parts;
+        let now = Instant::now();
+        Self {
+            label: label_of(&path),
+            path,
+            intake,
+            quarantine,
+            tidy,
+            doing,
+            ready,
+            cursor: None,
+            view: View::default(),
+            reported: HashSet::new(),
+            notices: Vec::new(),
+            face: Face { print: None, since: now },
+            next_look: now,
+            earliest_look: now,
+            is_behind: false,
+            delay: RETRY.0,
+            state: FileState::Unread,
+            damaged_after: DAMAGED_AFTER,
+        }
+    }
+
+    /// Learns which jobs have ended, when the ledger has changed at all.
+    fn learn_ended(&mut self) -> Result<(), LedgerError> {
+        let changed = self.ready.has_changed().unwrap_or(false);
+        if self.cursor.is_some() && !changed {
+            return Ok(());
+        }
+        self.doing.step("ledger");
+        self.ready.borrow_and_update();
+        loop {
+            let before = self.cursor;
+            let (mut ended, cursor) = self.intake.ended_since(before)?;
+            self.cursor = Some(cursor);
+            ended.retain(|&seq| self.view.has_job(seq));
+            for (seq, state) in ended.iter().zip(self.intake.states(ended.clone())?) {
+                self.view.learn(*seq, state);
+            }
+            if before.is_none() || before == Some(cursor) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether the file must be read now.
+    fn look_is_due(&mut self, now: Instant) -> bool {
+        self.doing.step("stat");
+        self.is_behind = false;
+        let print = match std::fs::symlink_metadata(&self.path) {
+            Ok(meta) => Some(Fingerprint::of(&meta)),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => None,
+            // Opening it will say what is wrong.
+            Err(_) => return now >= self.next_look,
+        };
+        if print == self.face.print && self.state != FileState::Unread {
+            return now >= self.next_look;
+        }
+        if now < self.earliest_look {
+            self.is_behind = true;
+            return false;
+        }
+        // What we exchanged ourselves disturbs nobody.
+        if print.is_none() || print != self.tidy.own_print() {
+            let age = if self.state == FileState::Unread {
+                print.map_or(Duration::ZERO, age)
+            } else {
+                Duration::ZERO
+            };
+            self.tidy.disturbed(now.checked_sub(age).unwrap_or(now));
+        }
+        self.face = Face { print, since: now };
+        self.delay = RETRY.0;
+        true
+    }
+
+    fn look(&mut self, now: Instant) -> Result<(), LedgerError> {
+        let at_rest = now.duration_since(self.face.since) >= AT_REST;
+        let looker = Looker { path: &self.path, last: &self.view, quiet: at_rest, doing: &self.doing };
+        match looker.look() {
+            Sight::Missing => {
+                self.next_look = now + FULL_READ;
+                self.state = FileState::Missing;
+            }
+            Sight::Busy(why) => self.wait(now, why.to_owned()),
+            Sight::Refused(err) => self.condemn(now, terminal::error_line(&err)),
+            Sight::Unreadable(err) => self.condemn(now, format!("`{}` cannot be read: {err}", self.label)),
+            Sight::Whole(content) => self.accept(now, content)?,
+            Sight::Damaged(content, err) => self.doubt(now, content, &err)?,
+        }
+        let cost = now.elapsed();
+        self.earliest_look = now + cost + if cost > QUICK_LOOK { PACE * cost } else { Duration::ZERO };
+        Ok(())
+    }
+
+    fn wait(&mut self, now: Instant, why: String) {
+        self.next_look = now + self.delay;
+        self.delay = (self.delay * 2).min(RETRY.1);
+        self.state = FileState::Waiting(why);
+    }
+
+    /// Reports what only the file's owner can mend. The last good view stays in force.
+    fn condemn(&mut self, now: Instant, what: String) {
+        self.next_look = now + self.delay;
+        self.delay = (self.delay * 2).min(RETRY.1);
+        let bad = FileState::Bad(what);
+        if self.state != bad {
+            if let FileState::Bad(what) = &bad {
+                tracing::warn!(
+                    source = self.intake.source(),
+                    file = self.label,
+                    what,
+                    "queue file cannot be used"
+                );
+            }
+            self.state = bad;
+        }
+    }
+
+    fn accept(&mut self, now: Instant, mut content: Content) -> Result<(), LedgerError> {
+        if !self.record(&mut content)? {
+            self.wait(now, "it changed while it was read".to_owned());
+            return Ok(());
+        }
+        if matches!(self.state, FileState::Bad(_)) {
+            tracing::info!(source = self.intake.source(), file = self.label, "queue file is good again");
+        }
+        self.face.print = Some(content.fingerprint);
+        self.next_look = now + if content.is_racy { RACY } else { FULL_READ };
+        self.state = FileState::Good;
+        Ok(())
+    }
+
+    /// A file that is not whole: half-written at first, damaged when it stays so.
+    fn doubt(&mut self, now: Instant, mut content: Content, err: &ScanError) -> Result<(), LedgerError> {
+        let place = format!("{}:{}:{}", terminal::escape(&self.label), err.line, err.column);
+        let being_written = writers(&content.file) == Writers::Some;
+        if being_written || now.duration_since(self.face.since) < self.damaged_after {
+            self.wait(now, format!("{place}: half-written, perhaps: {}", err.kind));
+            return Ok(());
+        }
+        if matches!(err.kind, ScanErrorKind::Empty) {
+            // Nothing to keep and nothing to lose.
+            return self.accept(now, content);
+        }
+        self.doing.step("quarantine");
+        let mut bytes = io::BufReader::new(&content.file);
+        let copy = match io::Seek::rewind(&mut bytes) {
+            Ok(()) => self.quarantine.keep(&self.label, &mut bytes),
+            Err(_) => return Ok(()),
+        };
+        let copy = match copy {
+            Ok(path) => format!("a copy is kept as .stallproof/quarantine/{}", label_of(&path)),
+            Err(err) => err.to_string(),
+        };
+        self.condemn(now, format!("{place}: {}; {copy}", terminal::escape(&err.kind.to_string())));
+        self.next_look = now + FULL_READ;
+        self.record(&mut content)?;
+        Ok(())
+    }
+
+    /// Records what is new; `false` when the file was not the same any more.
+    fn record(&mut self, content: &mut Content) -> Result<bool, LedgerError> {
+        self.doing.step("ledger");
+        let recorder = Recorder::new(&self.intake, &self.label, &self.doing);
+        let Some(recorded) = recorder.record(content)? else { return Ok(false) };
+        for notice in recorded.notices.iter().filter(|notice| !self.reported.contains(&notice.key)) {
+            tracing::warn!(source = self.intake.source(), what = notice.text, "entry is not taken");
+        }
+        self.reported = recorded.notices.iter().map(|notice| notice.key).collect();
+        self.notices = recorded.notices;
+        self.view = recorded.view;
+        Ok(true)
+    }
+
+    fn tidy(&mut self, now: Instant) -> Result<(), LedgerError> {
+        let is_good = self.state == FileState::Good;
+        let bytes = self.face.print.map_or(0, |print| print.size);
+        let subject = Subject {
+            bytes: is_good.then_some(bytes),
+            view: &mut self.view,
+            aside: &self.reported,
+            doing: &self.doing,
+        };
+        self.tidy.round(now, subject)
+    }
+
+    fn report(&self) -> Round {
+        let (settled, note, mut degraded) = match &self.state {
+            FileState::Unread => (false, None, None),
+            FileState::Missing => (true, None, None),
+            FileState::Good => (self.view.pending() == 0 || self.tidy.is_refused(), self.tidy.note(), None),
+            FileState::Waiting(why) => (false, Some(why.clone()), self.overdue(why)),
+            FileState::Bad(what) => (true, None, Some(what.clone())),
+        };
+        if degraded.is_none() && !self.notices.is_empty() {
+            degraded = Some(summary(&self.notices));
+        }
+        Round { settled: settled && !self.is_behind, note, degraded }
+    }
+
+    /// A writer that never ends is as bad for its entries as a damaged file.
+    fn overdue(&self, why: &str) -> Option<String> {
+        (self.face.since.elapsed() > 2 * self.damaged_after)
+            .then(|| format!("`{}` cannot be read yet: {why}", self.label))
+    }
+}
+
+impl Source for ArraySource {
+    fn round(&mut self) -> Result<Round, LedgerError> {
+        let now = Instant::now();
+        let work = |source: &mut Self| -> Result<(), LedgerError> {
+            source.learn_ended()?;
+            if source.look_is_due(now) {
+                source.look(now)?;
+            }
+            source.tidy(now)
+        };
+        match work(self) {
+            Ok(()) => Ok(self.report()),
+            Err(err) if is_passing(&err) => {
+                self.next_look = now + RETRY.1;
+                Ok(Round { degraded: Some(terminal::error_line(&err)), ..Round::default() })
+            }
+            Err(err) => Err(err),
+        }
+    }
+
+    fn doing(&self) -> Doing {
+        self.doing.clone()
+    }
+}
+
+fn label_of(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// How long ago the stamps say the file was changed.
+fn age(print: Fingerprint) -> Duration {
+    let changed_ms = print.mtime_ns.max(print.ctime_ns) / 1_000_000;
+    u64::try_from(i128::from(Millis::now().0) - changed_ms).map_or(Duration::ZERO, Duration::from_millis)
+}
+
+fn summary(notices: &[Notice]) -> String {
+    match notices {
+        [] => String::new(),
+        [one] => one.text.clone(),
+        [first, rest @ ..] => format!("{} (and {} more)", first.text, rest.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

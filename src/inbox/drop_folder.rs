@@ -1,0 +1,428 @@
+//! A folder as a source: every `*.json` file in it is one entry or an array, and is taken away once recorded.
+//!
+//! A file is claimed by a rename into a private folder when nobody writes it any more, so that exactly what is read is
+//! what was claimed; it is removed only after its entries are durable. What is in the private folder at start was
+//! claimed by a worker that died, and goes first. Bad files go to `rejected/` with a reason beside them. Names may be
+//! any bytes; they are shown escaped. Hidden files, and names that do not end in `.json` in whatever case, are ignored.
+
+mod contents;
+mod moves;
+mod names;
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use self::contents::Contents;
+use self::moves::{Claim, Moves};
+use self::names::{Names, Next};
+use super::intake::{BATCH_BYTES, BATCH_ENTRIES, Intake, is_passing};
+use super::open::{Fingerprint, OpenError, Writers, open_regular, writers};
+use super::source::{Doing, Round, Source};
+use crate::clock::Millis;
+use crate::job::{Seq, Submission};
+use crate::ledger::{IngestKind, Ingested, LedgerError};
+use crate::terminal;
+
+/// A larger file is refused.
+pub const MAX_FILE_BYTES: u64 = 32 << 20;
+/// Files examined in one round, so that a flood of them delays nothing else.
+const FILES_PER_ROUND: usize = 1000;
+/// Files claimed before their entries are recorded together.
+const FILES_PER_BATCH: usize = 256;
+/// Where nobody can be asked about writers, a file must not have changed for so long.
+const AT_REST: Duration = Duration::from_millis(250);
+/// So long a file may be half-copied by a writer that closes and reopens it.
+const HALF_COPIED: Duration = Duration::from_secs(5);
+/// The folder is listed again although its stamps have not changed.
+const LIST_ANYWAY: Duration = Duration::from_secs(5);
+/// The same while a file in it is waited for.
+const LIST_WAITING: Duration = Duration::from_millis(50);
+/// The same while a file in it cannot be used: what mends that shows in no stamp of the folder.
+const LIST_PROBLEMS: Duration = Duration::from_millis(500);
+
+/// See the module.
+#[derive(Debug)]
+pub struct DropFolder {
+    intake: Intake,
+    moves: Moves,
+    label: String,
+    doing: Doing,
+    names: Names,
+    /// Claimed files that are not settled: left by a kill, or kept because something failed.
+    limbo: Vec<OsString>,
+    prepared: bool,
+    face: Option<Fingerprint>,
+    next_list: Instant,
+    next_limbo: Instant,
+    more: bool,
+    trouble: Option<String>,
+    half_copied: Duration,
+}
+
+/// A claimed file and what is in it.
+#[derive(Debug)]
+struct Claimed {
+    name: OsString,
+    contents: Contents,
+    flaws: Vec<String>,
+    seen: HashSet<Seq>,
+}
+
+impl DropFolder {
+    /// Of the folder `path`; claimed files wait in `limbo`, which is private and this source's alone.
+    #[must_use]
+    pub fn new(path: &Path, limbo: PathBuf, intake: Intake, doing: Doing) -> Self {
+        let label = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        Self {
+            label: terminal::escape(&label).into_owned(),
+            moves: Moves { folder: path.to_owned(), limbo },
+            doing,
+            names: Names::new(path, intake.source()),
+            intake,
+            limbo: Vec::new(),
+            prepared: false,
+            face: None,
+            next_list: Instant::now(),
+            next_limbo: Instant::now(),
+            more: false,
+            trouble: None,
+            half_copied: HALF_COPIED,
+        }
+    }
+
+    /// Makes the folders and takes in what a dead worker had claimed.
+    fn prepare(&mut self) -> io::Result<()> {
+        self.doing.step("open");
+        self.moves.prepare()?;
+        for item in std::fs::read_dir(&self.moves.limbo)? {
+            self.limbo.push(item?.file_name());
+        }
+        self.prepared = true;
+        Ok(())
+    }
+
+    fn work(&mut self, now: Instant) -> Result<(), LedgerError> {
+        if !self.prepared
+            && let Err(err) = self.prepare()
+        {
+            self.trouble = Some(format!("`{}` cannot be used: {err}", self.label));
+            return Ok(());
+        }
+        if !self.limbo.is_empty() && now >= self.next_limbo {
+            self.next_limbo = now + LIST_PROBLEMS;
+            let held = std::mem::take(&mut self.limbo);
+            self.settle(held)?;
+        }
+        match self.list_if_due(now) {
+            Ok(Some(candidates)) => self.take(candidates, now),
+            Ok(None) => Ok(()),
+            Err(err) => {
+                self.trouble = Some(format!("`{}` cannot be listed: {err}", self.label));
+                self.next_list = now + LIST_PROBLEMS;
+                Ok(())
+            }
+        }
+    }
+
+    /// The names to look at, when it is time to look.
+    fn list_if_due(&mut self, now: Instant) -> io::Result<Option<Vec<OsString>>> {
+        self.doing.step("stat");
+        let face = match std::fs::metadata(&self.moves.folder) {
+            Ok(meta) => Some(Fingerprint::of(&meta)),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => None,
+            Err(err) => return Err(err),
+        };
+        if face == self.face && now < self.next_list && !self.more {
+            return Ok(None);
+        }
+        self.trouble = None;
+        self.face = face;
+        self.more = false;
+        let Some(face) = face else {
+            self.names.clear();
+            self.next_list = now + LIST_ANYWAY;
+            return Ok(Some(Vec::new()));
+        };
+        self.doing.step("list");
+        let is_racy = face.is_racy(Millis::now());
+        let mut present = Vec::new();
+        for item in std::fs::read_dir(&self.moves.folder)? {
+            let name = item?.file_name();
+            if is_wanted(&name) {
+                present.push(name);
+            }
+        }
+        self.names.retain(&present);
+        let pause = if is_racy || self.names.any_waiting() {
+            LIST_WAITING
+        } else if self.names.any_problem() {
+            LIST_PROBLEMS
+        } else {
+            LIST_ANYWAY
+        };
+        self.next_list = now + pause;
+        Ok(Some(present))
+    }
+
+    /// Examines the files of a listing and records those that are ready.
+    fn take(&mut self, mut present: Vec<OsString>, now: Instant) -> Result<(), LedgerError> {
+        present.sort_unstable();
+        let mut ready = Vec::new();
+        let mut examined = 0;
+        for name in present {
+            if examined == FILES_PER_ROUND {
+                self.more = true;
+                break;
+            }
+            self.doing.step("open");
+            if self.names.is_held_back(&name, now) {
+                continue;
+            }
+            examined += 1;
+            match self.examine(&name, now) {
+                Next::Ready => ready.push(name),
+                next => self.names.note(&name, next),
+            }
+            if ready.len() == FILES_PER_BATCH {
+                self.claim(std::mem::take(&mut ready))?;
+            }
+        }
+        self.claim(ready)
+    }
+
+    /// Whether a file can be claimed, without touching it.
+    fn examine(&mut self, name: &OsStr, now: Instant) -> Next {
+        let (file, print) = match open_regular(&self.moves.folder.join(name), MAX_FILE_BYTES) {
+            Ok(opened) => opened,
+            Err(OpenError::Missing { .. }) => return Next::Gone,
+            Err(err) => return Next::Problem(terminal::error_line(&err)),
+        };
+        let unchanged = self.names.unchanged_for(name, print, now);
+        let at_rest = match writers(&file) {
+            Writers::None => true,
+            Writers::Some => return Next::Wait("somebody is writing"),
+            Writers::Unknown => unchanged >= AT_REST,
+        };
+        if !at_rest {
+            return Next::Wait("it has only just changed");
+        }
+        self.doing.step("read");
+        match read_all(&file) {
+            Err(err) => Next::Problem(format!("{} cannot be read: {err}", shown(name))),
+            Ok(bytes) if unchanged < self.half_copied && contents::breaks_off(&bytes) => {
+                Next::Wait("half-written, perhaps")
+            }
+            Ok(_) => Next::Ready,
+        }
+    }
+
+    fn claim(&mut self, ready: Vec<OsString>) -> Result<(), LedgerError> {
+        let mut claimed = Vec::with_capacity(ready.len());
+        for name in ready {
+            self.doing.step("claim");
+            match self.moves.claim(&name) {
+                Ok(Claim::Ours) => {
+                    self.names.forget(&name);
+                    claimed.push(name);
+                }
+                Ok(Claim::Gone) => self.names.forget(&name),
+                Ok(Claim::Later) => self.names.note(&name, Next::Wait("an older one is not settled")),
+                Err(err) => {
+                    let what = format!("{} cannot be claimed: {}", shown(&name), claim_error(&err));
+                    self.names.note(&name, Next::Problem(what));
+                }
+            }
+        }
+        self.settle(claimed)
+    }
+
+    /// Records the entries of claimed files, then removes the files, or moves them to `rejected/`.
+    fn settle(&mut self, claimed: Vec<OsString>) -> Result<(), LedgerError> {
+        let mut batch: Vec<Claimed> = Vec::new();
+        let (mut entries, mut bytes) = (0, 0);
+        let mut claimed = claimed.into_iter();
+        while let Some(name) = claimed.next() {
+            self.doing.step("read");
+            let Some(text) = self.read_claimed(&name) else { continue };
+            let contents = contents::read(&text, &self.intake, &name.to_string_lossy());
+            entries += contents.submissions.len();
+            bytes += text.len();
+            batch.push(Claimed { name, contents, flaws: Vec::new(), seen: HashSet::new() });
+            if entries >= BATCH_ENTRIES || bytes >= BATCH_BYTES {
+                (entries, bytes) = (0, 0);
+                if let Err(err) = self.record(std::mem::take(&mut batch)) {
+                    self.limbo.extend(claimed);
+                    return Err(err);
+                }
+            }
+        }
+        self.record(batch)
+    }
+
+    /// The bytes of a claimed file, once nobody can change them any more; until then it waits in the limbo.
+    fn read_claimed(&mut self, name: &OsStr) -> Option<Vec<u8>> {
+        let text = match open_regular(&self.moves.limbo.join(name), MAX_FILE_BYTES) {
+            Ok((file, print)) => match writers(&file) {
+                Writers::Some => None,
+                Writers::Unknown if age(print) < AT_REST => None,
+                _ => read_all(&file).ok(),
+            },
+            Err(OpenError::Missing { .. }) => return None,
+            // Something else took its name between the look and the claim.
+            Err(err) => {
+                self.reject(name, &terminal::error_line(&err));
+                return None;
+            }
+        };
+        if text.is_none() {
+            self.limbo.push(name.to_owned());
+        }
+        text
+    }
+
+    fn record(&mut self, mut batch: Vec<Claimed>) -> Result<(), LedgerError> {
+        self.doing.step("ledger");
+        let mut queue: Vec<(usize, Submission)> = Vec::new();
+        for (index, claimed) in batch.iter_mut().enumerate() {
+            claimed.flaws.extend(claimed.contents.flaw.take());
+            queue.extend(claimed.contents.submissions.drain(..).map(|submission| (index, submission)));
+        }
+        let outcome = self.ingest(&mut batch, queue);
+        if outcome.is_err() {
+            self.limbo.extend(batch.into_iter().map(|claimed| claimed.name));
+            return outcome;
+        }
+        self.doing.step("claim");
+        for claimed in batch {
+            if claimed.flaws.is_empty() {
+                if let Err(err) = self.moves.discard(&claimed.name) {
+                    tracing::warn!(source = self.intake.source(), file = %shown(&claimed.name), %err,
+                        "a recorded file cannot be removed");
+                    self.limbo.push(claimed.name);
+                }
+            } else {
+                self.reject(&claimed.name, &claimed.flaws.join("\n"));
+            }
+        }
+        Ok(())
+    }
+
+    fn ingest(&self, batch: &mut [Claimed], mut queue: Vec<(usize, Submission)>) -> Result<(), LedgerError> {
+        while !queue.is_empty() {
+            let rest = queue.split_off(queue.len().min(BATCH_ENTRIES));
+            let (owners, submissions): (Vec<usize>, Vec<Submission>) = queue.into_iter().unzip();
+            let answers = self.intake.record(submissions.clone())?;
+            self.doing.moved();
+            for ((owner, submission), answer) in owners.into_iter().zip(submissions).zip(answers) {
+                self.judge(&mut batch[owner], submission, answer)?;
+            }
+            queue = rest;
+        }
+        Ok(())
+    }
+
+    /// What the ledger's answer means for the file an entry came in.
+    fn judge(&self, file: &mut Claimed, submission: Submission, answer: Ingested) -> Result<(), LedgerError> {
+        let Ingested { seq, state, kind } = answer;
+        let is_repeated = !file.seen.insert(seq);
+        if let Submission::Rejected { reason, .. } = &submission {
+            file.flaws.push(reason.clone());
+        }
+        let IngestKind::Differs { started } = kind else {
+            if kind == IngestKind::Known && state.is_terminal() {
+                let job_id = terminal::escape(&submission.id().0).into_owned();
+                tracing::info!(source = self.intake.source(), job_id, %state, "dropped entry is known and not run again");
+            }
+            return Ok(());
+        };
+        let id = terminal::escape(&submission.id().0).into_owned();
+        if is_repeated {
+            file.flaws
+                .push(format!("id `{id}` is used twice with different content; the first entry stands"));
+        } else if started || !self.intake.replace(submission)? {
+            file.flaws.push(format!(
+                "id `{id}` belongs to a job that has started, or came from another source, and this entry differs \
+                 from it; give the entry another id to run it"
+            ));
+        }
+        Ok(())
+    }
+
+    fn reject(&mut self, name: &OsStr, reason: &str) {
+        let file = shown(name);
+        match self.moves.reject(name, reason) {
+            Ok(path) => {
+                let kept = terminal::escape(&path.to_string_lossy()).into_owned();
+                tracing::warn!(source = self.intake.source(), file, reason, kept, "dropped file is rejected");
+            }
+            Err(err) => {
+                self.trouble = Some(format!("{file} is bad and cannot be moved to `rejected`: {err}"));
+                self.limbo.push(name.to_owned());
+            }
+        }
+    }
+
+    fn report(&self) -> Round {
+        let waiting = self.names.waiting();
+        Round {
+            settled: self.prepared && !self.more && self.limbo.is_empty() && waiting.is_none(),
+            note: waiting,
+            degraded: self.trouble.clone().or_else(|| self.names.problems()),
+        }
+    }
+}
+
+impl Source for DropFolder {
+    fn round(&mut self) -> Result<Round, LedgerError> {
+        match self.work(Instant::now()) {
+            Ok(()) => Ok(self.report()),
+            Err(err) if is_passing(&err) => {
+                Ok(Round { degraded: Some(terminal::error_line(&err)), ..Round::default() })
+            }
+            Err(err) => Err(err),
+        }
+    }
+
+    fn doing(&self) -> Doing {
+        self.doing.clone()
+    }
+}
+
+fn is_wanted(name: &OsStr) -> bool {
+    let bytes = name.as_encoded_bytes();
+    let ending = bytes.len().checked_sub(".json".len()).map(|start| &bytes[start..]);
+    !bytes.starts_with(b".") && ending.is_some_and(|ending| ending.eq_ignore_ascii_case(b".json"))
+}
+
+fn read_all(file: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut file = file;
+    io::Seek::rewind(&mut file)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn age(print: Fingerprint) -> Duration {
+    let age_ms = i128::from(Millis::now().0) - print.mtime_ns / 1_000_000;
+    u64::try_from(age_ms).map_or(Duration::ZERO, Duration::from_millis)
+}
+
+fn shown(name: &OsStr) -> String {
+    format!("`{}`", terminal::escape(&name.to_string_lossy()))
+}
+
+fn claim_error(err: &io::Error) -> String {
+    match err.kind() {
+        io::ErrorKind::CrossesDevices => {
+            "it is on another file system than `.stallproof`; put both on one".to_owned()
+        }
+        _ => err.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! Moves dropped files: into the private limbo when they are claimed, to `rejected/` when they are bad.
+//!
+//! Nothing is ever overwritten: a name that is taken gets a number. A reason stands beside a rejected file before the
+//! file itself does. Never looks into a file.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::DirBuilder;
+use std::io::{self, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+/// Longest file name on every common file system, in bytes.
+const MAX_NAME: usize = 255;
+/// Beside a rejected file, says why.
+const REASON: &str = ".reason.txt";
+/// Numbers tried for a name that is taken.
+const MAX_NUMBER: u32 = 10_000;
+
+/// What became of a claim.
+#[derive(Debug)]
+pub(super) enum Claim {
+    /// It is ours, under the same name in the limbo.
+    Ours,
+    /// Somebody took it away before us.
+    Gone,
+    /// An older file of that name is not settled yet.
+    Later,
+}
+
+/// Where the files of one drop folder are moved.
+#[derive(Clone, Debug)]
+pub(super) struct Moves {
+    /// The drop folder.
+    pub(super) folder: PathBuf,
+    /// Private, this source's alone.
+    pub(super) limbo: PathBuf,
+}
+
+impl Moves {
+    /// Makes the folders that are missing.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.limbo)?;
+        match std::fs::create_dir(&self.folder) {
+            Err(err) if err.kind() != io::ErrorKind::AlreadyExists => Err(err),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a file out of the drop folder.
+    pub(super) fn claim(&self, name: &OsStr) -> io::Result<Claim> {
+        match move_new(&self.folder.join(name), &self.limbo.join(name)) {
+            Ok(()) => Ok(Claim::Ours),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(Claim::Gone),
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(Claim::Later),
+            Err(err) => Err(err),
+        }
+    }
+
+    /// Removes a claimed file whose entries are recorded.
+    pub(super) fn discard(&self, name: &OsStr) -> io::Result<()> {
+        std::fs::remove_file(self.limbo.join(name))
+    }
+
+    /// Moves a claimed file to `rejected/`, with the reason beside it; returns where it is now.
+    pub(super) fn reject(&self, name: &OsStr, reason: &str) -> io::Result<PathBuf> {
+        let folder = self.folder.join("rejected");
+        match std::fs::create_dir(&folder) {
+            Err(err) if err.kind() != io::ErrorKind::AlreadyExists => return Err(err),
+            _ => {}
+        }
+        for number in 1..=MAX_NUMBER {
+            let target = folder.join(numbered(name, number));
+            if std::fs::symlink_metadata(&target).is_ok() || !write_reason(&folder, &target, reason)? {
+                continue;
+            }
+            match move_new(&self.limbo.join(name), &target) {
+                Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(err) => return Err(err),
+                Ok(()) => return Ok(target),
+            }
+        }
+        Err(io::Error::other(format!("`{}` holds too many files of this name", folder.display())))
+    }
+}
+
+/// Publishes the reason for `target`; `false` when that name is taken.
+fn write_reason(folder: &Path, target: &Path, reason: &str) -> io::Result<bool> {
+    let mut name = target.file_name().unwrap_or_default().to_owned();
+    name.push(REASON);
+    let mut file = tempfile::Builder::new().prefix(".reason-").tempfile_in(folder)?;
+    writeln!(file, "{reason}")?;
+    match file.persist_noclobber(folder.join(name)) {
+        Ok(_) => Ok(true),
+        Err(err) if err.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(err) => Err(err.error),
+    }
+}
+
+/// `task.json`, `task.2.json`, …, short enough to carry [`REASON`] behind it.
+fn numbered(name: &OsStr, number: u32) -> OsString {
+    let bytes = name.as_bytes();
+    let (stem, extension) = bytes.split_at(bytes.len().saturating_sub(".json".len()));
+    let middle = if number == 1 { String::new() } else { format!(".{number}") };
+    let room = MAX_NAME - REASON.len() - extension.len() - middle.len();
+    let mut short = stem[..stem.len().min(room)].to_vec();
+    short.extend_from_slice(middle.as_bytes());
+    short.extend_from_slice(extension);
+    OsString::from_vec(short)
+}
+
+/// Moves a file to a name that must be free.
+fn move_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+        // A file system that cannot refuse by itself. Both targets are folders that only we write in.
+        Err(Errno::EINVAL | Errno::ENOSYS) => {
+            if std::fs::symlink_metadata(to).is_ok() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            std::fs::rename(from, to)
+        }
+        other => Ok(other?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbered_names_keep_their_ending_and_leave_room_for_the_reason() {
+        assert_eq!(numbered(OsStr::new("a.json"), 1), "a.json");
+        assert_eq!(numbered(OsStr::new("a.json"), 3), "a.3.json");
+        let long = OsString::from("x".repeat(250) + ".json");
+        let name = numbered(&long, 12);
+        assert_eq!(name.len() + REASON.len(), MAX_NAME);
+        assert!(name.to_str().unwrap().ends_with("x.12.json"));
+    }
+
+    #[test]
+    fn nothing_is_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let moves = Moves { folder: dir.path().join("in"), limbo: dir.path().join("limbo/drop") };
+        moves.prepare().unwrap();
+        moves.prepare().unwrap();
+        let name = OsStr::new("a.json");
+        for text in ["one", "two"] {
+            let mut file = std::fs::File::create(moves.folder.join(name)).unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            assert!(matches!(moves.claim(name).unwrap(), Claim::Ours));
+            assert!(matches!(moves.claim(name).unwrap(), Claim::Gone));
+            moves.reject(name, &format!("because of {text}")).unwrap();
+        }
+        let read = |name: &str| std::fs::read_to_string(moves.folder.join("rejected").join(name)).unwrap();
+        assert_eq!((read("a.json"), read("a.2.json")), ("one".to_owned(), "two".to_owned()));
+        assert_eq!(read("a.2.json.reason.txt"), "because of two\n");
+    }
+}

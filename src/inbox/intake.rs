@@ -1,0 +1,110 @@
+//! The one way from a file into the ledger: parse, apply the rules, record durably in batches.
+//!
+//! Blocking: waits for the ledger's answer on the calling thread, which must not be one of the runtime's.
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use super::parse::{ParseContext, Place, parse_entry, wanted};
+use crate::clock::Millis;
+use crate::config::Config;
+use crate::job::{Seq, State, Submission};
+use crate::ledger::{Ingested, Ledger, LedgerError, Rescued, Wanted};
+
+/// Entries in one transaction.
+pub const BATCH_ENTRIES: usize = 256;
+/// Bytes of entries in one transaction, give or take one entry.
+pub const BATCH_BYTES: usize = 4 << 20;
+
+/// Records the entries of one source.
+#[derive(Clone, Debug)]
+pub struct Intake {
+    source: String,
+    allow_commands: bool,
+    config: Arc<Config>,
+    ledger: Ledger,
+    runtime: Handle,
+}
+
+impl Intake {
+    /// For the source of this name; a source that is not configured may not carry commands.
+    #[must_use]
+    pub fn new(source: &str, config: Arc<Config>, ledger: Ledger, runtime: Handle) -> Self {
+        let allow_commands = config.sources.get(source).is_some_and(|source| source.allow_commands);
+        Self { source: source.to_owned(), allow_commands, config, ledger, runtime }
+    }
+
+    /// Name of the source.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// What the text of one entry is.
+    #[must_use]
+    pub fn parse(&self, raw: &[u8], place: Place<'_>) -> Submission {
+        parse_entry(raw, &ParseContext { source: &self.source, allow_commands: self.allow_commands, place })
+    }
+
+    /// Records submissions durably, in order.
+    pub fn record(&self, batch: Vec<Submission>) -> Result<Vec<Ingested>, LedgerError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let batch = batch.into_iter().map(|submission| self.wanted(submission)).collect();
+        self.runtime.block_on(self.ledger.ingest(batch))
+    }
+
+    /// Gives a job that was never started the content of an edited entry; `false` if it has started.
+    pub fn replace(&self, submission: Submission) -> Result<bool, LedgerError> {
+        self.runtime.block_on(self.ledger.replace(self.wanted(submission)))
+    }
+
+    /// Where each of these jobs stands now.
+    pub fn states(&self, jobs: Vec<Seq>) -> Result<Vec<State>, LedgerError> {
+        if jobs.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.runtime.block_on(self.ledger.states(jobs))
+    }
+
+    /// Jobs that became terminal after `cursor`, and the next cursor; `None` starts at the end.
+    pub fn ended_since(&self, cursor: Option<i64>) -> Result<(Vec<Seq>, i64), LedgerError> {
+        self.runtime.block_on(self.ledger.ended_since(cursor))
+    }
+
+    /// Whether any job of any source is not over.
+    pub fn any_open(&self) -> Result<bool, LedgerError> {
+        Ok(self.runtime.block_on(self.ledger.open_jobs(None))? > 0)
+    }
+
+    /// Remembers entries that were put back into the source's file, until `until`.
+    pub fn watch(&self, raws: &[Vec<u8>], until: Millis) -> Result<(), LedgerError> {
+        let rescued = raws
+            .iter()
+            .map(|raw| Rescued {
+                raw_hash: super::canonical::hash(raw).0.to_vec(),
+                json: String::from_utf8_lossy(raw).into_owned(),
+                watch_until: until,
+            })
+            .collect();
+        self.runtime.block_on(self.ledger.watch(self.source.clone(), rescued))
+    }
+
+    /// Entries that were put back and are watched still.
+    pub fn watched(&self) -> Result<Vec<Vec<u8>>, LedgerError> {
+        let rescued = self.runtime.block_on(self.ledger.watched(self.source.clone()))?;
+        Ok(rescued.into_iter().map(|one| one.json.into_bytes()).collect())
+    }
+
+    fn wanted(&self, submission: Submission) -> Wanted {
+        wanted(submission, &self.source, &self.config)
+    }
+}
+
+/// Whether the ledger's answer concerns this one request only, so that the source may go on and try again later.
+#[must_use]
+pub fn is_passing(err: &LedgerError) -> bool {
+    matches!(err, LedgerError::Sqlite(_))
+}

@@ -1,0 +1,110 @@
+//! The loop around a source, with sources that answer, stall, panic and fail.
+
+use std::sync::mpsc;
+
+use super::*;
+use crate::status::{PartStatus, Progress};
+
+/// A source whose rounds are scripted from the test.
+struct Scripted {
+    doing: Doing,
+    rounds: mpsc::Receiver<Result<Round, LedgerError>>,
+}
+
+impl Source for Scripted {
+    fn round(&mut self) -> Result<Round, LedgerError> {
+        self.doing.step("reading");
+        match self.rounds.recv() {
+            Ok(round) => round,
+            Err(_) => panic!("the script is over"),
+        }
+    }
+
+    fn doing(&self) -> Doing {
+        self.doing.clone()
+    }
+}
+
+struct Bed {
+    script: mpsc::Sender<Result<Round, LedgerError>>,
+    view: watch::Receiver<SourceView>,
+    progress: Progress,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+fn bed() -> Bed {
+    let (script, rounds) = mpsc::channel();
+    let (view_tx, view) = watch::channel(SourceView { name: "ideas".to_owned(), ..SourceView::default() });
+    let (stop, stop_rx) = watch::channel(false);
+    let progress = Progress::default();
+    let shell = Shell {
+        name: "ideas".to_owned(),
+        interval: Duration::from_millis(5),
+        part: progress.part("poller", Duration::from_secs(10)),
+        view: view_tx,
+        stop: stop_rx,
+    };
+    let task = tokio::spawn(run(Scripted { doing: Doing::default(), rounds }, shell));
+    Bed { script, view, progress, stop, task }
+}
+
+impl Bed {
+    fn part(&self) -> PartStatus {
+        self.progress.snapshot().remove("poller").unwrap()
+    }
+
+    async fn until(&self, what: &str, mut condition: impl FnMut(&PartStatus) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !condition(&self.part()) {
+            assert!(Instant::now() < deadline, "never came: {what}; {:?}", self.part());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_round_is_published_and_counted() {
+    let mut bed = bed();
+    bed.script.send(Ok(Round { settled: true, degraded: Some("broken".to_owned()), note: None })).unwrap();
+    bed.view.wait_for(|view| view.settled && view.name == "ideas" && view.rounds == 1).await.unwrap();
+    bed.until("the reason", |part| part.degraded.as_deref() == Some("broken") && part.counter == 1).await;
+    bed.script
+        .send(Ok(Round { settled: false, degraded: None, note: Some("half-written".to_owned()) }))
+        .unwrap();
+    bed.view.wait_for(|view| !view.settled && view.note.as_deref() == Some("half-written")).await.unwrap();
+    bed.until("recovery", |part| part.degraded.is_none()).await;
+    bed.stop.send(true).unwrap();
+    // Ends a round that may be in flight.
+    let _ = bed.script.send(Ok(Round::default()));
+    bed.task.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_stalled_round_is_named_while_the_loop_turns_and_its_late_result_is_taken() {
+    let mut bed = bed();
+    bed.until("the stall", |part| {
+        part.degraded.as_deref().is_some_and(|reason| {
+            reason.starts_with("stalled since ") && reason.ends_with(" in reading") && part.counter > 3
+        })
+    })
+    .await;
+    assert!(!bed.view.borrow().settled);
+    bed.script.send(Ok(Round { settled: true, ..Round::default() })).unwrap();
+    bed.view.wait_for(|view| view.settled).await.unwrap();
+    bed.until("recovery", |part| part.degraded.is_none()).await;
+    bed.stop.send(true).unwrap();
+    let stopped = tokio::time::timeout(Duration::from_secs(5), bed.task).await;
+    stopped.expect("a stop does not wait for a stalled round").unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_panic_and_a_lost_ledger_end_the_task_with_an_error() {
+    let failing = bed();
+    failing.script.send(Err(LedgerError::Closed)).unwrap();
+    let err = failing.task.await.unwrap().unwrap_err();
+    assert!(format!("{err:#}").contains("source `ideas`: the ledger has been closed"), "{err:#}");
+    let panicking = bed();
+    drop(panicking.script);
+    assert!(panicking.task.await.unwrap().unwrap_err().to_string().contains("panicked"));
+}

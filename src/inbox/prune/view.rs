@@ -1,0 +1,193 @@
+//! One reading of a queue file or of a displaced one: accepted only if nobody wrote meanwhile.
+//!
+//! Owns the test for a settled file and the hand-over of unknown elements to the ledger, in batches, so that memory
+//! does not grow with the file. Never hands over anything from a view that may mix old and new bytes.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use serde_json::value::RawValue;
+
+use super::judge::{Judge, Standing};
+use crate::clock::Millis;
+use crate::inbox::array::{Item, Limits, ScanErrorKind, Scanned, scan};
+use crate::inbox::open::{Fingerprint, OpenError, Writers, open_regular};
+
+/// Where nobody can be asked about writers, a file counts as settled when it is that old, in nanoseconds.
+const QUIET_NS: i128 = 250_000_000;
+/// Bytes of unknown elements that are held before they are handed over.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Asks whether a file is open for writing.
+pub(super) type Probe = fn(&File) -> Writers;
+
+/// An open file and what it was when it was opened.
+pub(super) struct Opened {
+    pub(super) file: File,
+    pub(super) print: Fingerprint,
+    probe: Probe,
+}
+
+/// Why a view cannot be trusted.
+#[derive(Debug)]
+pub(super) enum Unsettled {
+    /// Somebody has the file open for writing, or may have.
+    Writer,
+    /// It is not what it was when it was opened.
+    Changed,
+    /// It cannot be looked at.
+    Io(io::Error),
+}
+
+impl Opened {
+    pub(super) fn open(path: &Path, max_bytes: u64, probe: Probe) -> Result<Self, OpenError> {
+        let (file, print) = open_regular(path, max_bytes)?;
+        Ok(Self { file, print, probe })
+    }
+
+    /// Whether nobody writes and nobody has written since the file was opened.
+    pub(super) fn settled(&self) -> Result<(), Unsettled> {
+        let writers = (self.probe)(&self.file);
+        let now = Fingerprint::of_file(&self.file).map_err(Unsettled::Io)?;
+        if now != self.print {
+            return Err(Unsettled::Changed);
+        }
+        match writers {
+            Writers::None => Ok(()),
+            Writers::Some => Err(Unsettled::Writer),
+            Writers::Unknown => {
+                let age = i128::from(Millis::now().0) * 1_000_000 - now.mtime_ns;
+                // A stamp in the future says nothing; the fingerprint has to do.
+                if (0..QUIET_NS).contains(&age) { Err(Unsettled::Writer) } else { Ok(()) }
+            }
+        }
+    }
+
+    /// Whether nobody can be asked about writers.
+    pub(super) fn is_blind(&self) -> bool {
+        (self.probe)(&self.file) == Writers::Unknown
+    }
+}
+
+/// What is done with elements the ledger does not know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Manner {
+    /// They stand in the queue file: record them.
+    Ingest,
+    /// They stand in a displaced file: record them and watch that they come back.
+    Rescue,
+    /// The same, also with the good elements of a file that does not parse.
+    Salvage,
+}
+
+/// A complete view.
+pub(super) struct Seen {
+    pub(super) scanned: Scanned,
+    /// Elements that were handed over.
+    pub(super) unknown: u64,
+}
+
+/// Why there is no view.
+#[derive(Debug)]
+pub(super) enum ViewError {
+    Unsettled(Unsettled),
+    /// It does not parse.
+    Bad {
+        why: String,
+        /// Nothing but blanks.
+        empty: bool,
+        /// Elements that were handed over nevertheless.
+        unknown: u64,
+    },
+    /// The ledger failed.
+    Ledger(io::Error),
+}
+
+/// Reads the whole file through the judge; `each` sees every valid element.
+pub(super) fn read(
+    opened: &Opened,
+    judge: &mut dyn Judge,
+    manner: Manner,
+    mut each: impl FnMut(&Item<'_>, Standing, &mut dyn Judge),
+) -> Result<Seen, ViewError> {
+    (&opened.file).seek(SeekFrom::Start(0)).map_err(|err| ViewError::Unsettled(Unsettled::Io(err)))?;
+    let mut batch = Batch { opened, rescue: manner != Manner::Ingest, raws: Vec::new(), bytes: 0, given: 0 };
+    let mut failed = None;
+    let mut bad = None;
+    let result = scan(&opened.file, Limits::default(), |item| {
+        if serde_json::from_slice::<&RawValue>(item.text).is_err() {
+            bad.get_or_insert_with(|| {
+                format!("an entry is not valid JSON (line {}, column {})", item.line, item.column)
+            });
+            return if manner == Manner::Salvage {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            };
+        }
+        let standing = judge.standing(item.text);
+        if standing == Standing::Unknown
+            && let Err(err) = batch.add(item.text, judge)
+        {
+            failed = Some(err);
+            return ControlFlow::Break(());
+        }
+        each(&item, standing, judge);
+        ControlFlow::Continue(())
+    });
+    if let Some(err) = failed {
+        return Err(err);
+    }
+    let empty = matches!(&result, Err(err) if matches!(err.kind, ScanErrorKind::Empty));
+    let why = match (&result, bad) {
+        (Err(err), _) if matches!(err.kind, ScanErrorKind::Io(_)) => {
+            return Err(ViewError::Unsettled(Unsettled::Io(io::Error::other(err.to_string()))));
+        }
+        (_, Some(bad)) => Some(bad),
+        (Err(err), None) => Some(err.to_string()),
+        (Ok(_), None) => None,
+    };
+    if why.is_none() || manner == Manner::Salvage {
+        batch.flush(judge)?;
+    }
+    match (result, why) {
+        (Ok(scanned), None) => Ok(Seen { scanned, unknown: batch.given }),
+        (_, why) => Err(ViewError::Bad { why: why.unwrap_or_default(), empty, unknown: batch.given }),
+    }
+}
+
+/// Unknown elements on their way to the ledger.
+struct Batch<'a> {
+    opened: &'a Opened,
+    rescue: bool,
+    raws: Vec<Vec<u8>>,
+    bytes: usize,
+    given: u64,
+}
+
+impl Batch<'_> {
+    fn add(&mut self, raw: &[u8], judge: &mut dyn Judge) -> Result<(), ViewError> {
+        self.raws.push(raw.to_vec());
+        self.bytes += raw.len();
+        if self.bytes >= BATCH_BYTES { self.flush(judge) } else { Ok(()) }
+    }
+
+    /// Hands over what was collected, if the file is settled still. Runs at the end of every view, also of one that
+    /// knew everything, because that must be trusted as well.
+    fn flush(&mut self, judge: &mut dyn Judge) -> Result<(), ViewError> {
+        self.opened.settled().map_err(ViewError::Unsettled)?;
+        if self.raws.is_empty() {
+            return Ok(());
+        }
+        if self.rescue {
+            judge.watch(&self.raws).map_err(ViewError::Ledger)?;
+        }
+        judge.ingest(&self.raws).map_err(ViewError::Ledger)?;
+        self.given += self.raws.len() as u64;
+        self.raws.clear();
+        self.bytes = 0;
+        Ok(())
+    }
+}

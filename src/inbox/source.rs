@@ -1,0 +1,78 @@
+//! What a source of entries is to the loop that polls it.
+//!
+//! A source is blocking code that does one bounded round at a time and says how it stands; the loop around it
+//! ([`super::poller`]) owns time, threads and the status. [`Doing`] is the one thing both hold: it names the step a
+//! source is in, so that a stall can be named as well.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::ledger::LedgerError;
+
+/// Where entries come from.
+pub trait Source: Send + 'static {
+    /// Looks once, records what is new, tidies up. Blocks; must cost one `stat` when nothing has changed.
+    ///
+    /// Anything wrong with the input is part of [`Round`]; an error means that the ledger cannot be used any more.
+    fn round(&mut self) -> Result<Round, LedgerError>;
+
+    /// Names the step this source is in. Every call gives the same one.
+    fn doing(&self) -> Doing;
+}
+
+/// How a source stands after a round.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Round {
+    /// The last look found nothing unread, nothing half-written and nothing that could be pruned but is not yet.
+    pub settled: bool,
+    /// Why it is not settled, or what else is worth a word.
+    pub note: Option<String>,
+    /// What is wrong with the input, as long as it is wrong.
+    pub degraded: Option<String>,
+}
+
+/// How a source stands, for whoever waits until nothing is left to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceView {
+    /// Name of the source.
+    pub name: String,
+    /// See [`Round::settled`].
+    pub settled: bool,
+    /// See [`Round::note`].
+    pub note: Option<String>,
+    /// Rounds completed. A round that began after some event has ended for sure when this has grown by two; it alone
+    /// growing wakes nobody who waits for a change.
+    pub rounds: u64,
+}
+
+/// The step a source is in, and a count that moves with every step.
+#[derive(Clone, Debug, Default)]
+pub struct Doing {
+    step: Arc<Mutex<&'static str>>,
+    count: Arc<AtomicU64>,
+}
+
+impl Doing {
+    /// Enters a step, named as it completes the sentence "stalled in …".
+    pub fn step(&self, name: &'static str) {
+        *self.step.lock().expect("nothing panics under this lock") = name;
+        self.moved();
+    }
+
+    /// The current step made progress.
+    pub fn moved(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Name of the current step.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        *self.step.lock().expect("nothing panics under this lock")
+    }
+
+    /// Grows while there is progress.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,154 @@
+//! What a queue file held when it was last read, element by element.
+//!
+//! Remembers which job each element is, by a hash of the element's bytes, so that an unchanged element is never parsed
+//! twice; and which of those jobs are over, so that the pruner knows what waits for it. Pure bookkeeping: no file and
+//! no ledger is touched here. Elements that are not simply their job (edits, duplicates) are never remembered.
+
+use std::collections::HashMap;
+
+use sha2::{Digest, Sha256};
+
+use crate::job::{Seq, State};
+
+/// 128 bits of the SHA-256 of an element's bytes: no writer can make two elements share one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ElementKey(u128);
+
+impl ElementKey {
+    /// Of these bytes.
+    #[must_use]
+    pub fn of(raw: &[u8]) -> Self {
+        let hash: [u8; 32] = Sha256::digest(raw).into();
+        let (first, _) = hash.split_first_chunk().expect("32 bytes are more than 16");
+        Self(u128::from_le_bytes(*first))
+    }
+}
+
+/// One reading of a queue file.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    elements: HashMap<ElementKey, Seq>,
+    jobs: HashMap<Seq, InFile>,
+    /// All elements, known or not.
+    pub total: u64,
+    pending: u64,
+}
+
+/// A job as it stands in the file.
+#[derive(Clone, Copy, Debug)]
+struct InFile {
+    copies: u64,
+    state: State,
+}
+
+impl InFile {
+    /// A rejected entry is over, but stays for its owner to mend.
+    fn is_pending(self) -> bool {
+        self.state.is_terminal() && self.state != State::Rejected
+    }
+}
+
+impl View {
+    /// The job an element is, and where that job stands.
+    #[must_use]
+    pub fn job(&self, key: ElementKey) -> Option<(Seq, State)> {
+        let seq = *self.elements.get(&key)?;
+        Some((seq, self.jobs.get(&seq)?.state))
+    }
+
+    /// Whether some element of the file is this job.
+    #[must_use]
+    pub fn has_job(&self, seq: Seq) -> bool {
+        self.jobs.contains_key(&seq)
+    }
+
+    /// Adds an element that is this job.
+    pub fn add(&mut self, key: ElementKey, seq: Seq, state: State) {
+        self.elements.insert(key, seq);
+        let job = self.jobs.entry(seq).or_insert(InFile { copies: 0, state });
+        if job.is_pending() {
+            self.pending -= job.copies;
+        }
+        *job = InFile { copies: job.copies + 1, state };
+        if job.is_pending() {
+            self.pending += job.copies;
+        }
+    }
+
+    /// Learns where a job stands now.
+    pub fn learn(&mut self, seq: Seq, state: State) {
+        let Some(job) = self.jobs.get_mut(&seq) else { return };
+        let was = job.is_pending();
+        job.state = state;
+        match (was, job.is_pending()) {
+            (false, true) => self.pending += job.copies,
+            (true, false) => self.pending -= job.copies,
+            _ => {}
+        }
+    }
+
+    /// Elements that wait to be pruned.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        self.pending
+    }
+
+    /// The jobs of those elements.
+    #[must_use]
+    pub fn pending_jobs(&self) -> Vec<Seq> {
+        self.jobs.iter().filter(|(_, job)| job.is_pending()).map(|(&seq, _)| seq).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(n: u8) -> ElementKey {
+        ElementKey::of(&[n])
+    }
+
+    #[test]
+    fn copies_of_one_job_wait_together() {
+        let mut view = View::default();
+        view.add(key(1), 10, State::Queued);
+        view.add(key(1), 10, State::Queued);
+        view.add(key(2), 11, State::Completed);
+        assert_eq!(view.pending(), 1);
+        view.learn(10, State::Failed);
+        assert_eq!(view.pending(), 3);
+        view.learn(10, State::Queued);
+        assert_eq!((view.pending(), view.pending_jobs()), (1, vec![11]));
+        view.add(key(3), 11, State::Completed);
+        assert_eq!(view.pending(), 2);
+    }
+
+    #[test]
+    fn a_rejected_entry_stays_for_its_owner() {
+        let mut view = View::default();
+        view.add(key(1), 10, State::Rejected);
+        assert_eq!(view.pending(), 0);
+        assert_eq!(view.job(key(1)), Some((10, State::Rejected)));
+        assert!(view.has_job(10) && !view.has_job(11));
+    }
+
+    proptest! {
+        /// The running count is what counting from scratch would give.
+        #[test]
+        fn pending_is_never_off(steps in prop::collection::vec((any::<bool>(), 0..6_u8, 0..7_usize), 0..60)) {
+            let mut view = View::default();
+            for (add, n, state) in steps {
+                let state = State::ALL[state];
+                if add {
+                    view.add(key(n), i64::from(n % 3), state);
+                } else {
+                    view.learn(i64::from(n % 3), state);
+                }
+                let counted: u64 = view.jobs.values().filter(|job| job.is_pending()).map(|job| job.copies).sum();
+                prop_assert_eq!(view.pending(), counted);
+            }
+        }
+    }
+}
