@@ -3,10 +3,15 @@
 //! The jobs announce themselves and then sleep, so that both slots are taken and what is measured is intake alone. The
 //! yardstick is reading the same file: by `jq length` and Python where they are installed, and always by
 //! `serde_json` into a list of entries that are not looked into, which is about the least a reader can do.
-#![expect(clippy::disallowed_methods, reason = "a bench starts what it measures; the rule is for the product")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a bench starts what it measures; the rule is for the product"
+)]
 
 #[path = "support/fifo.rs"]
 mod fifo;
+#[path = "support/ledger.rs"]
+mod ledger;
 mod support;
 
 use std::fs;
@@ -14,14 +19,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use clap::Parser;
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use fifo::Announcements;
-use support::bed::{Bed, LIMIT, Worker, total, wait_for};
+use stallproof::ledger::{Counts, Reader};
+use support::bed::{Bed, LIMIT, Worker, wait_for};
 use support::guard;
 use support::machine::Machine;
 use support::report::{Document, Table, digits, progress, quantile};
@@ -85,7 +91,10 @@ fn main() -> anyhow::Result<()> {
     let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 3 });
     for round in 1..=rounds {
         if results.entries > 0 {
-            progress(&format!("round {round} of {rounds}: {} entries of {} bytes", results.entries, results.bytes));
+            progress(&format!(
+                "round {round} of {rounds}: {} entries of {} bytes",
+                results.entries, results.bytes
+            ));
             results.queue_file()?;
         }
         if results.drops > 0 {
@@ -141,10 +150,12 @@ impl Results {
         self.note("… by serde_json's reading", "×", recorded / yardstick);
         self.note("… entries recorded", "1/s", count(self.entries) / recorded);
         self.note("peak RSS of the worker", "MiB", peak_mib(&worker)?);
-        self.note("ledger with its log, by the file's size", "×", ledger_bytes(&bed)? / fs::metadata(&file)?.len() as f64);
+        let size = fs::metadata(&file)?.len();
+        self.note("ledger with its log, by the file's size", "×", bytes(ledger_bytes(&bed)) / bytes(size));
 
         // The jobs go on in their holders meanwhile, as they should.
-        worker.kill()?;
+        worker.child.kill()?;
+        worker.child.wait()?;
         let again = Instant::now();
         let worker = bed.start(&["--slots", "2"])?;
         wait_for("READY", || Ok(bed.is_ready(worker.pid())?.then_some(())))?;
@@ -195,7 +206,7 @@ impl Results {
         }
         let wanted = self.drops as u64;
         wait_for("every drop file in the ledger", || {
-            let counts = bed.ledger()?.map(|ledger| ledger.counts()).transpose()?;
+            let counts = ledger::open(&bed)?.map(|ledger| ledger.counts()).transpose()?;
             Ok((counts.as_ref().map(total) == Some(wanted)).then_some(()))
         })?;
         self.note("drop files: appearing to all recorded", "s", began.elapsed().as_secs_f64());
@@ -230,26 +241,33 @@ struct Times {
 
 /// Watches for all of them at once; a look costs the worker next to nothing.
 fn follow(bed: &Bed, worker: &mut Worker, started: &mut Announcements, wanted: u64) -> anyhow::Result<Times> {
-    let (mut ready, mut first_start, mut ledger) = (None, None, None);
+    let (mut ready, mut first_start, mut reader) = (None, None, None);
     let deadline = Instant::now() + LIMIT;
     loop {
         ensure!(Instant::now() < deadline, "waited {LIMIT:?} in vain for {wanted} entries in the ledger");
-        worker.check()?;
+        if let Some(status) = worker.child.try_wait()? {
+            bail!("the worker ended: {status}");
+        }
         if let Some((_, at)) = started.next(Duration::from_millis(2))? {
             first_start.get_or_insert(at);
         }
         if ready.is_none() && bed.is_ready(worker.pid())? {
             ready = Some(Instant::now());
         }
-        if ledger.is_none() && ready.is_some() {
-            ledger = bed.ledger()?;
+        if reader.is_none() && ready.is_some() {
+            reader = ledger::open(bed)?;
         }
-        let recorded = ledger.as_ref().map(|ledger| ledger.counts()).transpose()?;
+        let recorded = reader.as_ref().map(Reader::counts).transpose()?;
         let is_complete = recorded.as_ref().map(total) == Some(wanted);
         if let (true, Some(ready), Some(first_start)) = (is_complete, ready, first_start) {
             return Ok(Times { ready, first_start, recorded: Instant::now() });
         }
     }
+}
+
+/// Jobs in any state.
+fn total(counts: &Counts) -> u64 {
+    counts.0.values().sum()
 }
 
 /// `VmHWM` of the worker.
@@ -261,9 +279,14 @@ fn peak_mib(worker: &Worker) -> anyhow::Result<f64> {
 }
 
 /// Size of the ledger's files; they are not opened.
-fn ledger_bytes(bed: &Bed) -> anyhow::Result<f64> {
+fn ledger_bytes(bed: &Bed) -> u64 {
     let size = |name| fs::metadata(bed.join(name)).map_or(0, |meta| meta.len());
-    Ok((size(".stallproof/ledger.db") + size(".stallproof/ledger.db-wal")) as f64)
+    size(".stallproof/ledger.db") + size(".stallproof/ledger.db-wal")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a number of bytes far below 2^52")]
+fn bytes(n: u64) -> f64 {
+    n as f64
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a number of entries is far below 2^52")]

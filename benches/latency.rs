@@ -3,7 +3,10 @@
 //! Every job writes one line into a FIFO as its first act, and an interval ends when that line arrives. It begins just
 //! before the rename that publishes the queue file, or just before `stallproof add` is started. The yardstick is the
 //! same command spawned by the bench itself. Default settings throughout, but for `allow_commands`.
-#![expect(clippy::disallowed_methods, reason = "a bench starts what it measures; the rule is for the product")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a bench starts what it measures; the rule is for the product"
+)]
 
 #[path = "support/fifo.rs"]
 mod fifo;
@@ -105,7 +108,8 @@ fn measure(samples: usize, idle: Duration) -> anyhow::Result<Results> {
     let mut starts_heard = Announcements::new(bed.join("started"))?;
     let worker = bed.start(&[])?;
     wait_for("READY", || Ok(bed.is_ready(worker.pid())?.then_some(())))?;
-    let mut ways = [("bare spawn", Vec::new()), ("entry in ideas_log.json", Vec::new()), ("stallproof add", Vec::new())];
+    let mut ways =
+        [("bare spawn", Vec::new()), ("entry in ideas_log.json", Vec::new()), ("stallproof add", Vec::new())];
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     progress(&format!("{samples} jobs of each kind, in turn"));
     for n in 0..samples {
@@ -219,7 +223,10 @@ impl Use {
 /// The number behind `key` in a file of `/proc`.
 fn number(path: &str, key: &str) -> anyhow::Result<f64> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read `{path}`"))?;
-    let value = text.lines().find_map(|line| line.strip_prefix(key)).with_context(|| format!("no {key} in `{path}`"))?;
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(key))
+        .with_context(|| format!("no {key} in `{path}`"))?;
     value.trim().trim_end_matches(" kB").parse().with_context(|| format!("{key} in `{path}` is no number"))
 }
 

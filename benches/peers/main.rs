@@ -4,13 +4,17 @@
 //! second; each peer is measured as it is meant to be used, and where it can queue before it starts, queueing is not
 //! counted against it. stallproof is measured whole: from the start of the worker, through reading its queue file, to
 //! its end, and beside that by what its ledger says.
-#![expect(clippy::disallowed_methods, reason = "a bench starts what it measures; the rule is for the product")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a bench starts what it measures; the rule is for the product"
+)]
 
+mod cpu;
+#[path = "../support/ledger.rs"]
+mod ledger;
 mod ours;
 #[path = "../support/mod.rs"]
 mod support;
-#[path = "../support/cpu.rs"]
-mod cpu;
 mod theirs;
 
 use std::time::Duration;
@@ -18,9 +22,9 @@ use std::time::Duration;
 use clap::Parser;
 use serde::Serialize;
 
+use support::guard;
 use support::machine::Machine;
 use support::report::{Document, Table, digits, progress, quantile};
-use support::guard;
 
 /// Runs /bin/true by stallproof and by its peers, two at a time, and compares.
 #[derive(Parser)]
@@ -125,9 +129,12 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn measure(options: &Options, jobs: usize, rounds: usize) -> anyhow::Result<Results> {
-    let wanted = |name| name == YARDSTICK || options.only.is_empty() || options.only.iter().any(|one| one == name);
-    let (present, absent): (Vec<_>, Vec<_>) =
-        CONTENDERS.iter().filter(|one| wanted(one.name)).partition(|one| one.name == "stallproof" || theirs::is_installed(one.name));
+    let wanted =
+        |name| name == YARDSTICK || options.only.is_empty() || options.only.iter().any(|one| one == name);
+    let (present, absent): (Vec<_>, Vec<_>) = CONTENDERS
+        .iter()
+        .filter(|one| wanted(one.name))
+        .partition(|one| one.name == "stallproof" || theirs::is_installed(one.name));
     let skipped: Vec<_> = absent.iter().map(|one| one.name).collect();
     for name in &skipped {
         progress(&format!("{name} is not installed and skipped; ops/install-peers.sh installs it"));
@@ -171,7 +178,8 @@ impl Results {
     fn print(&self) {
         let mut table = Table::new(&["true, 2 at a time", "jobs/s", "× xargs", "worst", "best"]);
         for Line { name, rates, ratios } in &self.lines {
-            let figures = [quantile(rates, 0.5), quantile(ratios, 0.5), quantile(ratios, 0.0), quantile(ratios, 1.0)];
+            let figures =
+                [quantile(rates, 0.5), quantile(ratios, 0.5), quantile(ratios, 0.0), quantile(ratios, 1.0)];
             let cells = std::iter::once((*name).to_owned()).chain(figures.map(digits));
             table.row(cells.collect());
         }

@@ -12,6 +12,7 @@ use stallproof::job::State;
 use stallproof::ledger::JobFilter;
 
 use crate::cpu::{Cpu, holders, wait_without_reaping};
+use crate::ledger;
 use crate::support::bed::{Bed, Worker};
 use crate::{Sample, rate};
 
@@ -26,15 +27,19 @@ pub fn worker(jobs: usize) -> anyhow::Result<Sample> {
     bed.publish("ideas_log.json", &serde_json::to_vec(&entries)?)?;
 
     let began = Instant::now();
-    let worker = bed.start(&["--until-idle", "--slots", "2"])?;
+    let mut worker = bed.start(&["--until-idle", "--slots", "2"])?;
     let (took, own, below) = watch(&worker, began)?;
-    worker.wait()?;
+    let status = worker.child.wait()?;
+    ensure!(status.success(), "the worker ended: {status}");
 
     let (span, completed) = in_ledger(&bed)?;
     ensure!(completed == jobs, "{completed} of {jobs} jobs completed");
     let per_job = |time: Duration| time.as_secs_f64() * 1e6 / rate(jobs, Duration::from_secs(1));
     Ok(Sample {
-        rates: vec![("stallproof", rate(jobs, took)), ("stallproof, first start to last end", rate(jobs, span))],
+        rates: vec![
+            ("stallproof", rate(jobs, took)),
+            ("stallproof, first start to last end", rate(jobs, span)),
+        ],
         details: vec![
             ("worker, µs of processor", per_job(own)),
             ("holders, µs of processor", per_job(below.own)),
@@ -75,7 +80,7 @@ fn watch(worker: &Worker, began: Instant) -> anyhow::Result<(Duration, Duration,
 
 /// From the first job's start to the last job's end, and how many completed.
 fn in_ledger(bed: &Bed) -> anyhow::Result<(Duration, usize)> {
-    let ledger = bed.ledger()?.context("the worker left no ledger")?;
+    let ledger = ledger::open(bed)?.context("the worker left no ledger")?;
     let jobs = ledger.jobs(&JobFilter { states: vec![State::Completed], ..JobFilter::default() })?;
     let first = jobs.iter().filter_map(|job| job.started_at).min();
     let last = jobs.iter().filter_map(|job| job.finished_at).max();

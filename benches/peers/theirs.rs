@@ -76,7 +76,8 @@ fn succeed(command: &mut Command) -> anyhow::Result<()> {
 }
 
 fn output(command: &mut Command) -> anyhow::Result<String> {
-    let output = command.stdout(Stdio::piped()).output().with_context(|| format!("cannot run {command:?}"))?;
+    let output =
+        command.stdout(Stdio::piped()).output().with_context(|| format!("cannot run {command:?}"))?;
     ensure!(output.status.success(), "{command:?} ended: {}", output.status);
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
@@ -182,7 +183,8 @@ pub fn pueue(jobs: usize) -> anyhow::Result<Sample> {
         std::thread::sleep(PUEUE_LOOK);
         let status: Value = serde_json::from_str(&output(&mut run("pueue", &["status", "--json"]))?)?;
         let tasks: Option<&Map<String, Value>> = status["tasks"].as_object();
-        let done = tasks.map(|tasks| tasks.values().filter(|task| task["status"].get("Done").is_some()).count());
+        let done =
+            tasks.map(|tasks| tasks.values().filter(|task| task["status"].get("Done").is_some()).count());
         Ok((done == Some(jobs)).then_some(()))
     })?;
     let sample = Sample::of("pueue", jobs, began.elapsed());

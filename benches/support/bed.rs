@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use nix::unistd::Pid;
-use stallproof::ledger::{Counts, LedgerError, Reader};
 use stallproof::status::{StatusFile, WorkerState};
 
 use super::guard;
@@ -28,11 +27,15 @@ pub struct Bed {
 
 /// A worker. When dropped it is killed, and so is everything else below this process.
 pub struct Worker {
-    child: Child,
+    /// Its process.
+    pub child: Child,
 }
 
 /// Asks `condition` until it has a value.
-pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+pub fn wait_for<T>(
+    what: &str,
+    mut condition: impl FnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
     let deadline = Instant::now() + LIMIT;
     loop {
         if let Some(value) = condition()? {
@@ -89,41 +92,12 @@ impl Bed {
         let status = StatusFile::read(&self.join("worker_status.json"))?;
         Ok(status.is_some_and(|status| status.pid == worker.as_raw() && status.state == WorkerState::Ready))
     }
-
-    /// The ledger, when there is one.
-    pub fn ledger(&self) -> anyhow::Result<Option<Reader>> {
-        match Reader::open(&self.join(".stallproof/ledger.db")) {
-            Ok(reader) => Ok(Some(reader)),
-            Err(LedgerError::Missing(_)) => Ok(None),
-            Err(err) => Err(err.into()),
-        }
-    }
-}
-
-/// Jobs in any state.
-pub fn total(counts: &Counts) -> u64 {
-    counts.0.values().sum()
 }
 
 impl Worker {
     /// Its pid.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).expect("a pid fits"))
-    }
-
-    /// Fails when it has ended.
-    pub fn check(&mut self) -> anyhow::Result<()> {
-        match self.child.try_wait()? {
-            Some(status) => bail!("the worker ended: {status}"),
-            None => Ok(()),
-        }
-    }
-
-    /// Ends it without any chance to tidy up; what it runs goes on.
-    pub fn kill(mut self) -> anyhow::Result<()> {
-        let status = self.child.wait()?;
-        ensure!(status.success(), "the worker ended: {status}");
-        Ok(())
     }
 }
 

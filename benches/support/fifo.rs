@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -33,7 +33,6 @@ impl Announcements {
         let path = self.path.display();
         ["/bin/sh".to_owned(), "-c".to_owned(), format!("echo {name} >'{path}'{rest}")]
     }
-
 
     /// The next line and when it came; `None` when none came within `limit`.
     pub fn next(&mut self, limit: Duration) -> io::Result<Option<(String, Instant)>> {

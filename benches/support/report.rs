@@ -64,8 +64,7 @@ impl Table {
         for row in &self.rows {
             let mut line = String::new();
             for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
-                let cell =
-                    if column == 0 { format!("{cell:<width$}") } else { format!("  {cell:>width$}") };
+                let cell = if column == 0 { format!("{cell:<width$}") } else { format!("  {cell:>width$}") };
                 line += &cell;
             }
             println!("{}", line.trim_end());

@@ -46,7 +46,8 @@ pub fn check_within(language: Language, code: &str, limits: Limits) -> Verdict {
     let text = if code.ends_with('\n') { Cow::Borrowed(code) } else { Cow::Owned(format!("{code}\n")) };
     let Some(mut findings) = findings(language, &text, deadline) else {
         let seconds = limits.parse_time.as_secs_f32();
-        let reason = format!("parsing {} took more than {seconds} s and was stopped", language.display_name());
+        let reason =
+            format!("parsing {} took more than {seconds} s and was stopped", language.display_name());
         return Verdict::Inconclusive { reason };
     };
     findings.truncate(MAX_FINDINGS);

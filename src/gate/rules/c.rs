@@ -32,7 +32,8 @@ fn is_stray(node: Node, code: &str) -> bool {
         && match node.kind() {
             "expression_statement" => node.named_child(0).is_some_and(|expression| {
                 let is_call = expression.kind() == "call_expression" || expression.kind() == "identifier";
-                !(is_call && looks_like_macro(code[expression.byte_range()].split('(').next().unwrap_or_default()))
+                !(is_call
+                    && looks_like_macro(code[expression.byte_range()].split('(').next().unwrap_or_default()))
             }),
             kind => kind.ends_with("_statement"),
         }

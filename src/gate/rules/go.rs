@@ -37,7 +37,10 @@ fn file_order(root: Node, code: &str) -> Option<Finding> {
                 return at("imports must come before other declarations".to_owned());
             }
             "import_declaration" => {}
-            "function_declaration" | "method_declaration" | "const_declaration" | "var_declaration"
+            "function_declaration"
+            | "method_declaration"
+            | "const_declaration"
+            | "var_declaration"
             | "type_declaration" => declared = true,
             _ => return at(format!("expected a declaration, {}", unexpected(code, node.start_byte()))),
         }
@@ -67,7 +70,8 @@ fn tokens(tree: &Tree, code: &str) -> Vec<Finding> {
             findings.push(Finding::at(code, before.end, message));
         }
         // `&&`, `++` and `--` are one token to Go even where only two of the half would make sense.
-        if let Some(before) = last.as_ref().filter(|before| before.end == leaf.start && before.kind == leaf.kind)
+        if let Some(before) =
+            last.as_ref().filter(|before| before.end == leaf.start && before.kind == leaf.kind)
             && matches!(leaf.kind, "&" | "+" | "-")
         {
             findings.push(Finding::at(code, before.start, format!("unexpected `{0}{0}`", leaf.kind)));
@@ -82,10 +86,14 @@ fn ends_statement(leaf: &Leaf, code: &str) -> bool {
     let text = &code[leaf.start..leaf.end];
     match text {
         "break" | "continue" | "fallthrough" | "return" | "++" | "--" | ")" | "]" | "}" => true,
-        "package" | "import" | "func" | "type" | "var" | "const" | "map" | "chan" | "struct" | "interface"
-        | "if" | "else" | "for" | "range" | "switch" | "case" | "default" | "select" | "go" | "defer"
-        | "goto" => false,
-        _ => text.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | '"' | '\'' | '`' | '.')) && text != "." && text != "...",
+        "package" | "import" | "func" | "type" | "var" | "const" | "map" | "chan" | "struct"
+        | "interface" | "if" | "else" | "for" | "range" | "switch" | "case" | "default" | "select" | "go"
+        | "defer" | "goto" => false,
+        _ => {
+            text.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | '"' | '\'' | '`' | '.'))
+                && text != "."
+                && text != "..."
+        }
     }
 }
 
@@ -123,7 +131,8 @@ fn check_node(node: Node, code: &str) -> Option<Finding> {
 /// its type; the grammar does not always see that.
 fn mixed_parameters(list: Node, code: &str) -> Option<Finding> {
     let mut cursor = list.walk();
-    let parameters: Vec<_> = list.named_children(&mut cursor).filter(|node| node.kind() != "comment").collect();
+    let parameters: Vec<_> =
+        list.named_children(&mut cursor).filter(|node| node.kind() != "comment").collect();
     let last_named = parameters.iter().rposition(|node| node.child_by_field_name("name").is_some())?;
     let lone = parameters.iter().enumerate().find(|(index, node)| {
         let is_name = node.named_child(0).is_some_and(|only| only.kind() == "type_identifier")
@@ -159,9 +168,8 @@ fn declared_names(declaration: Node, code: &str) -> Option<Finding> {
 fn import_path(import: Node, code: &str) -> Option<Finding> {
     let path = import.child_by_field_name("path")?;
     let text = code[path.byte_range()].trim_matches(['"', '`']);
-    let illegal = |c: char| {
-        c.is_whitespace() || c.is_control() || "!\"#$%&'()*,:;<=>?[\\]^{|}`\u{fffd}".contains(c)
-    };
+    let illegal =
+        |c: char| c.is_whitespace() || c.is_control() || "!\"#$%&'()*,:;<=>?[\\]^{|}`\u{fffd}".contains(c);
     let bad = text.is_empty() || text.contains(illegal);
     bad.then(|| Finding::at(code, path.start_byte(), "invalid import path"))
 }

@@ -57,7 +57,9 @@ pub(super) fn check(tree: &Tree, code: &str) -> Vec<Finding> {
             "import_declaration" if declared => return at("imports must come before types".to_owned()),
             "import_declaration" => imported = true,
             "module_declaration" => declared = true,
-            "method_declaration" | "local_variable_declaration" | "field_declaration" if compact => declared = true,
+            "method_declaration" | "local_variable_declaration" | "field_declaration" if compact => {
+                declared = true
+            }
             kind if TYPES.contains(&kind) => declared = true,
             _ => return at(format!("expected a class, {}", unexpected(code, node.start_byte()))),
         }

@@ -7,9 +7,8 @@ use super::super::finding::Finding;
 /// What is wrong with one construct.
 pub(super) fn check_node(node: Node, code: &str, typed: bool) -> Option<Finding> {
     match node.kind() {
-        "arguments" | "object" | "object_pattern" | "formal_parameters" | "named_imports" | "export_clause" => {
-            empty_place(node, code)
-        }
+        "arguments" | "object" | "object_pattern" | "formal_parameters" | "named_imports"
+        | "export_clause" => empty_place(node, code),
         "expression_statement" => nameless_declaration(node, code),
         "lexical_declaration" if !typed => constant_without_value(node, code),
         "await_expression" => await_outside_async(node, code),
@@ -65,8 +64,12 @@ fn await_outside_async(expression: Node, code: &str) -> Option<Finding> {
     let mut around = expression.parent();
     while let Some(node) = around {
         match node.kind() {
-            "function_expression" | "function_declaration" | "generator_function" | "arrow_function"
-            | "generator_function_declaration" | "method_definition" => {
+            "function_expression"
+            | "function_declaration"
+            | "generator_function"
+            | "arrow_function"
+            | "generator_function_declaration"
+            | "method_definition" => {
                 let mut cursor = node.walk();
                 let is_async = node.children(&mut cursor).any(|part| part.kind() == "async");
                 let message = "`await` in a function that is not async";

@@ -45,7 +45,10 @@ pub(super) fn apply(language: Language, tree: &Tree, code: &str) -> Vec<Finding>
     }
 }
 
-fn each_node<'tree>(tree: &'tree Tree, mut check: impl FnMut(Node<'tree>) -> Option<Finding>) -> Vec<Finding> {
+fn each_node<'tree>(
+    tree: &'tree Tree,
+    mut check: impl FnMut(Node<'tree>) -> Option<Finding>,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
     visit(tree, |node| {
         findings.extend(check(node));
@@ -90,7 +93,12 @@ fn leaves_of(tree: &Tree, whole: impl Fn(&str) -> bool) -> Vec<Leaf<'_>> {
             continue;
         }
         let node = cursor.node();
-        leaves.push(Leaf { kind: node.kind(), joint: joint.1, start: node.start_byte(), end: node.end_byte() });
+        leaves.push(Leaf {
+            kind: node.kind(),
+            joint: joint.1,
+            start: node.start_byte(),
+            end: node.end_byte(),
+        });
         if !matches!(node.kind(), "comment" | "line_continuation") {
             joint.0 = u32::MAX;
         }

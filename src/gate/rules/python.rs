@@ -54,7 +54,8 @@ fn check_node(node: Node, code: &str) -> Option<Finding> {
             let text = &code[node.byte_range()];
             let quoted = text.trim_start_matches(|c: char| c.is_ascii_alphabetic());
             let triple = quoted.starts_with("\"\"\"") || quoted.starts_with("'''");
-            let open = !triple && node.child_by_field_name("interpolation").is_none() && super::runs_over(text);
+            let open =
+                !triple && node.child_by_field_name("interpolation").is_none() && super::runs_over(text);
             open.then(|| at("string that does not end on its line")).flatten()
         }
         _ => None,
@@ -114,7 +115,8 @@ fn lines(tree: &Tree, code: &str) -> Option<Finding> {
         if leaf.kind == "comment" || leaf.kind == "line_continuation" || leaf.start == leaf.end {
             continue;
         }
-        let begins = before.as_ref().is_none_or(|before| depth == 0 && ends_line(&code[before.end..leaf.start]));
+        let begins =
+            before.as_ref().is_none_or(|before| depth == 0 && ends_line(&code[before.end..leaf.start]));
         if begins {
             if let Some(before) = before.as_ref().filter(|before| !may_begin(before, &leaf)) {
                 return Some(Finding::at(code, before.end, "unexpected end of line"));
@@ -153,9 +155,20 @@ fn ends_line(gap: &str) -> bool {
 fn may_begin(before: &Leaf, leaf: &Leaf) -> bool {
     match leaf.joint {
         "module" | "block" | "decorated_definition" => true,
-        "if_statement" | "elif_clause" | "else_clause" | "for_statement" | "while_statement" | "try_statement"
-        | "except_clause" | "except_group_clause" | "finally_clause" | "with_statement" | "function_definition"
-        | "class_definition" | "match_statement" | "case_clause" => {
+        "if_statement"
+        | "elif_clause"
+        | "else_clause"
+        | "for_statement"
+        | "while_statement"
+        | "try_statement"
+        | "except_clause"
+        | "except_group_clause"
+        | "finally_clause"
+        | "with_statement"
+        | "function_definition"
+        | "class_definition"
+        | "match_statement"
+        | "case_clause" => {
             before.kind == ":"
                 || matches!(leaf.kind, "else" | "elif" | "except" | "except*" | "finally" | "case")
         }

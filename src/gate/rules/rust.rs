@@ -8,8 +8,8 @@ use super::super::syntax::{unexpected, visit};
 /// Words that are never a name, whatever the edition.
 const KEYWORDS: [&str; 32] = [
     "as", "break", "const", "continue", "else", "enum", "extern", "false", "fn", "for", "if", "impl", "in",
-    "let", "loop", "match", "mod", "move", "mut", "pub", "ref", "return", "static", "struct", "trait", "true",
-    "type", "unsafe", "use", "where", "while", "abstract",
+    "let", "loop", "match", "mod", "move", "mut", "pub", "ref", "return", "static", "struct", "trait",
+    "true", "type", "unsafe", "use", "where", "while", "abstract",
 ];
 
 /// What the rules find in a Rust file whose tree has no error.

@@ -39,9 +39,8 @@ pub fn wait_without_reaping(child: Pid) -> nix::Result<()> {
 
 /// The holders below a worker.
 pub fn holders(worker: Pid) -> Vec<i32> {
-    let is_holder = |pid: &i32| {
-        fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with("job_holder"))
-    };
+    let is_holder =
+        |pid: &i32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with("job_holder"));
     let below = stallproof::runner::process::descendants(worker.as_raw()).unwrap_or_default();
     below.into_iter().map(|process| process.pid).filter(is_holder).collect()
 }
