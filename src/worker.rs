@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::config::Config;
-use crate::inbox::{self, SourceView};
+use crate::inbox::{self, source::SourceView};
 use crate::ledger::{Counts, Ledger, LiveAttempt};
 use crate::lock::DirLock;
 use crate::logging;

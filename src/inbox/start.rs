@@ -78,7 +78,7 @@ impl Context {
             tidy: Tidy::new(site, &label, intake.clone()),
             intake,
             quarantine: Quarantine::new(&self.workdir.quarantine()),
-            ready: self.ledger.ready(),
+            ready: self.ledger.changed(),
         };
         ArraySource::new(parts, Doing::default())
     }

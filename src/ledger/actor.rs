@@ -62,6 +62,7 @@ enum Kind {
 pub struct Ledger {
     commands: mpsc::Sender<Command>,
     ready: watch::Receiver<u64>,
+    changed: watch::Receiver<u64>,
     epoch: i64,
 }
 
@@ -78,12 +79,13 @@ impl Ledger {
         let epoch = write::next_epoch(&conn)?;
         let (commands, inbox) = mpsc::channel();
         let (ready_tx, ready) = watch::channel(0);
-        let actor = Actor { conn, path: path.to_owned(), epoch, ready: ready_tx, data_version: 0, part };
+        let (changed_tx, changed) = watch::channel(0);
+        let actor = Actor { conn, path: path.to_owned(), epoch, ready: ready_tx, changed: changed_tx, data_version: 0, part };
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || actor.run(inbox))
             .expect("the system can start one thread");
-        Ok((Self { commands, ready, epoch }, thread))
+        Ok((Self { commands, ready, changed, epoch }, thread))
     }
 
     /// Our epoch.
@@ -96,6 +98,12 @@ impl Ledger {
     #[must_use]
     pub fn ready(&self) -> watch::Receiver<u64> {
         self.ready.clone()
+    }
+
+    /// Changes whenever anything durable has changed: also when a job has ended.
+    #[must_use]
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.clone()
     }
 
     /// Records submissions, in order; known ones are left as they are.
@@ -233,6 +241,7 @@ struct Actor {
     path: PathBuf,
     epoch: i64,
     ready: watch::Sender<u64>,
+    changed: watch::Sender<u64>,
     data_version: i64,
     part: Part,
 }
@@ -278,6 +287,7 @@ impl Actor {
         {
             self.data_version = version;
             self.ready.send_modify(|count| *count += 1);
+            self.changed.send_modify(|count| *count += 1);
         }
     }
 
@@ -290,6 +300,9 @@ impl Actor {
                 let wakes = commands.iter().any(|command| command.wakes);
                 for (command, result) in commands.into_iter().zip(results) {
                     (command.answer)(result);
+                }
+                if durable {
+                    self.changed.send_modify(|count| *count += 1);
                 }
                 if wakes {
                     self.ready.send_modify(|count| *count += 1);

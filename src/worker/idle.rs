@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::Options;
-use crate::inbox::SourceView;
+use crate::inbox::source::SourceView;
 use crate::ledger::{Counts, Ledger};
 use crate::runner::board::Board;
 

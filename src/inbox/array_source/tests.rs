@@ -23,7 +23,7 @@ fn source(bed: &TestBed) -> ArraySource {
         tidy: Tidy::new(site, FILE, intake.clone()),
         intake,
         quarantine: Quarantine::new(&bed.workdir.quarantine()),
-        ready: bed.ledger.ready(),
+        ready: bed.ledger.changed(),
     };
     ArraySource { damaged_after: Duration::from_millis(300), ..ArraySource::new(parts, Doing::default()) }
 }
