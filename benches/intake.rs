@@ -12,6 +12,8 @@
 mod fifo;
 #[path = "support/ledger.rs"]
 mod ledger;
+#[path = "support/ready.rs"]
+mod ready;
 mod support;
 
 use std::fs;
@@ -26,6 +28,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use fifo::Announcements;
+use ready::{is_ready, wait_ready};
 use stallproof::ledger::{Counts, Reader};
 use support::bed::{Bed, LIMIT, Worker, wait_for};
 use support::guard;
@@ -138,7 +141,7 @@ impl Results {
         bed.publish("ideas_log.json", format!("[\n{}\n]\n", entries.join(",\n")).as_bytes())?;
         drop(entries);
         let file = bed.join("ideas_log.json");
-        let yardstick = self.yardsticks(&file)?;
+        let yardsticks = self.yardsticks(&file)?;
 
         let began = Instant::now();
         let mut worker = bed.start(&["--slots", "2"])?;
@@ -147,7 +150,9 @@ impl Results {
         self.note("start to first job started", "s", times.first_start.duration_since(began).as_secs_f64());
         let recorded = times.recorded.duration_since(began).as_secs_f64();
         self.note("start to all recorded", "s", recorded);
-        self.note("… by serde_json's reading", "×", recorded / yardstick);
+        for (name, took) in yardsticks {
+            self.note(name, "×", recorded / took);
+        }
         self.note("… entries recorded", "1/s", count(self.entries) / recorded);
         self.note("peak RSS of the worker", "MiB", peak_mib(&worker)?);
         let size = fs::metadata(&file)?.len();
@@ -158,31 +163,36 @@ impl Results {
         worker.child.wait()?;
         let again = Instant::now();
         let worker = bed.start(&["--slots", "2"])?;
-        wait_for("READY", || Ok(bed.is_ready(worker.pid())?.then_some(())))?;
+        wait_ready(&bed, &worker)?;
         self.note("SIGKILL, started again, to READY", "s", again.elapsed().as_secs_f64());
         Ok(())
     }
 
-    /// Times the reading of `file` by others; returns the seconds `serde_json` takes.
-    fn yardsticks(&mut self, file: &Path) -> anyhow::Result<f64> {
+    /// Times the reading of `file` by others: the name of the ratio, and the seconds.
+    fn yardsticks(&mut self, file: &Path) -> anyhow::Result<Vec<(&'static str, f64)>> {
         let began = Instant::now();
         let bytes = fs::read(file)?;
         let entries: Vec<&RawValue> = serde_json::from_slice(&bytes)?;
         ensure!(entries.len() == self.entries, "the queue file is not what it should be");
-        let took = began.elapsed().as_secs_f64();
-        self.note("serde_json reads the file", "s", took);
+        let mut times = vec![("… by serde_json's reading", began.elapsed().as_secs_f64())];
+        self.note("serde_json reads the file", "s", times[0].1);
         let python = "import json,sys; json.load(open(sys.argv[1]))";
-        let others: [(&str, &str, &[&str]); 2] =
-            [("jq length", "jq", &["length"]), ("python3 json.load", "python3", &["-c", python])];
-        for (name, program, args) in others {
+        let others: [(_, _, _, &[&str]); 2] = [
+            ("jq length", "… by jq's", "jq", &["length"]),
+            ("python3 json.load", "… by python3's", "python3", &["-c", python]),
+        ];
+        for (name, ratio, program, args) in others {
             let began = Instant::now();
             let mut command = Command::new(program);
             match command.args(args).arg(file).stdout(Stdio::null()).status() {
-                Ok(status) if status.success() => self.note(name, "s", began.elapsed().as_secs_f64()),
+                Ok(status) if status.success() => {
+                    times.push((ratio, began.elapsed().as_secs_f64()));
+                    self.note(name, "s", began.elapsed().as_secs_f64());
+                }
                 _ => progress(&format!("{program} is not installed and skipped")),
             }
         }
-        Ok(took)
+        Ok(times)
     }
 
     /// Every file appears by a rename of its own while the worker is idle.
@@ -197,7 +207,7 @@ impl Results {
             bed.publish(&format!("ready/{n:07}.json"), entry(n, self.bytes, &command).as_bytes())?;
         }
         let worker = bed.start(&["--slots", "2"])?;
-        wait_for("READY", || Ok(bed.is_ready(worker.pid())?.then_some(())))?;
+        wait_ready(&bed, &worker)?;
 
         let began = Instant::now();
         for n in 0..self.drops {
@@ -251,7 +261,7 @@ fn follow(bed: &Bed, worker: &mut Worker, started: &mut Announcements, wanted: u
         if let Some((_, at)) = started.next(Duration::from_millis(2))? {
             first_start.get_or_insert(at);
         }
-        if ready.is_none() && bed.is_ready(worker.pid())? {
+        if ready.is_none() && is_ready(bed, worker)? {
             ready = Some(Instant::now());
         }
         if reader.is_none() && ready.is_some() {

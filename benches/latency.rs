@@ -10,6 +10,8 @@
 
 #[path = "support/fifo.rs"]
 mod fifo;
+#[path = "support/ready.rs"]
+mod ready;
 mod support;
 
 use std::fs;
@@ -24,7 +26,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use fifo::Announcements;
-use support::bed::{Bed, LIMIT, Worker, wait_for};
+use ready::wait_ready;
+use support::bed::{Bed, LIMIT, Worker};
 use support::guard;
 use support::machine::Machine;
 use support::report::{Document, Table, digits, progress, quantile};
@@ -107,7 +110,7 @@ fn measure(samples: usize, idle: Duration) -> anyhow::Result<Results> {
     bed.publish("ideas_log.json", b"[]\n")?;
     let mut starts_heard = Announcements::new(bed.join("started"))?;
     let worker = bed.start(&[])?;
-    wait_for("READY", || Ok(bed.is_ready(worker.pid())?.then_some(())))?;
+    wait_ready(&bed, &worker)?;
     let mut ways =
         [("bare spawn", Vec::new()), ("entry in ideas_log.json", Vec::new()), ("stallproof add", Vec::new())];
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
@@ -140,7 +143,7 @@ fn start_to_ready() -> anyhow::Result<f64> {
     let bed = Bed::new("")?;
     let began = Instant::now();
     let worker = bed.start(&[])?;
-    wait_for("READY", || Ok(bed.is_ready(worker.pid())?.then_some(())))?;
+    wait_ready(&bed, &worker)?;
     Ok(began.elapsed().as_secs_f64() * 1e3)
 }
 

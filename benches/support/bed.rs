@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use nix::unistd::Pid;
-use stallproof::status::{StatusFile, WorkerState};
 
 use super::guard;
 
@@ -85,12 +84,6 @@ impl Bed {
         let mut command = self.command(&["worker"]);
         let child = command.args(args).spawn().context("cannot start the worker")?;
         Ok(Worker { child })
-    }
-
-    /// Whether the worker with this pid says that it is ready.
-    pub fn is_ready(&self, worker: Pid) -> anyhow::Result<bool> {
-        let status = StatusFile::read(&self.join("worker_status.json"))?;
-        Ok(status.is_some_and(|status| status.pid == worker.as_raw() && status.state == WorkerState::Ready))
     }
 }
 

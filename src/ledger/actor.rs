@@ -80,7 +80,15 @@ impl Ledger {
         let (commands, inbox) = mpsc::channel();
         let (ready_tx, ready) = watch::channel(0);
         let (changed_tx, changed) = watch::channel(0);
-        let actor = Actor { conn, path: path.to_owned(), epoch, ready: ready_tx, changed: changed_tx, data_version: 0, part };
+        let actor = Actor {
+            conn,
+            path: path.to_owned(),
+            epoch,
+            ready: ready_tx,
+            changed: changed_tx,
+            data_version: 0,
+            part,
+        };
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || actor.run(inbox))

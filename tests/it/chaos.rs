@@ -174,7 +174,11 @@ fn with_the_holders_killed_as_well_only_lost_attempts_are_run_again() {
         let job = bed.job(id);
         let outcomes: Vec<&str> =
             job["attempts"].as_array().unwrap().iter().map(|row| row["outcome"].as_str().unwrap()).collect();
-        assert_eq!(outcomes.iter().filter(|outcome| **outcome == "succeeded").count(), 1, "{id}: {outcomes:?}");
+        assert_eq!(
+            outcomes.iter().filter(|outcome| **outcome == "succeeded").count(),
+            1,
+            "{id}: {outcomes:?}"
+        );
         let known = ["succeeded", "lost", "interrupted"];
         assert!(outcomes.iter().all(|outcome| known.contains(outcome)), "{id}: {outcomes:?}");
     }
@@ -246,7 +250,9 @@ fn under_flock(file: &Path, id: &str) {
 
 #[test]
 fn four_hostile_writers_beside_the_pruner_lose_nothing() {
-    let bed = Bed::with_config("[worker]\nhandler = \"t\"\n[handlers.t]\nkind = \"command\"\ncommand = [\"/bin/true\"]\n");
+    let bed = Bed::with_config(
+        "[worker]\nhandler = \"t\"\n[handlers.t]\nkind = \"command\"\ncommand = [\"/bin/true\"]\n",
+    );
     bed.put("ideas_log.json", "[]");
     let worker = bed.start(&[]);
     let turn = Arc::new(Mutex::new(()));

@@ -83,7 +83,10 @@ fn a_dropped_file_is_taken_away_and_run() {
     let bed = Bed::new();
     let worker = bed.start(&[]);
     fs::create_dir_all(bed.join("implementations")).unwrap();
-    bed.put("implementations/one.json", r#"{"id": "one", "title": "One", "language": "Bash", "code": "echo hi\n"}"#);
+    bed.put(
+        "implementations/one.json",
+        r#"{"id": "one", "title": "One", "language": "Bash", "code": "echo hi\n"}"#,
+    );
     wait_for("the dropped job", || (bed.state("one").as_deref() == Some("completed")).then_some(()));
     assert!(!bed.join("implementations/one.json").exists());
     drop(worker);
@@ -111,7 +114,10 @@ fn term_drains_interrupts_and_uses_up_no_attempt() {
     assert_eq!(bed.processes(), Vec::<i32>::new(), "nothing of the attempt is left");
     wait_for("the holders' end", || holders.iter().all(|id| !id.is_alive().unwrap()).then_some(()));
     let job = bed.job("a");
-    assert_eq!((job["state"].as_str(), job["attempts"][0]["outcome"].as_str()), (Some("queued"), Some("interrupted")));
+    assert_eq!(
+        (job["state"].as_str(), job["attempts"][0]["outcome"].as_str()),
+        (Some("queued"), Some("interrupted"))
+    );
     assert_eq!(bed.jobs()[0]["attempts"], 0);
     let status: Value = serde_json::from_str(&bed.read("worker_status.json")).unwrap();
     assert_eq!(status["state"], "stopped");
@@ -181,7 +187,10 @@ fn an_attempt_whose_holder_was_killed_is_lost_ended_and_run_again() {
 #[test]
 fn a_running_job_is_cancelled_with_its_whole_tree() {
     let bed = gated_bed();
-    bed.put("ideas_log.json", r#"[{"id": "a", "title": "A"}, {"id": "b", "title": "B", "not_before": "1h"}]"#);
+    bed.put(
+        "ideas_log.json",
+        r#"[{"id": "a", "title": "A"}, {"id": "b", "title": "B", "not_before": "1h"}]"#,
+    );
     let worker = bed.start(&[]);
     wait_for_line(&bed, "start a 1");
     bed.ok(&["cancel", "a", "b"]);
@@ -220,7 +229,11 @@ fn outcomes_and_retries_are_recorded_as_they_were() {
         (job["state"].as_str().unwrap().to_owned(), outcomes)
     };
     let expect = |id: &str, state: &str, expected: &[&str]| {
-        assert_eq!(outcomes(id), (state.to_owned(), expected.iter().map(ToString::to_string).collect()), "{id}");
+        assert_eq!(
+            outcomes(id),
+            (state.to_owned(), expected.iter().map(ToString::to_string).collect()),
+            "{id}"
+        );
     };
     expect("good", "completed", &["succeeded"]);
     expect("bad", "failed", &["failed", "failed", "failed"]);
@@ -251,7 +264,9 @@ fn a_command_gets_the_entry_its_folder_and_a_built_environment() {
     let folder = folder.canonicalize().unwrap();
     assert!(log.starts_with(&format!("{}\n{entry}", folder.display())), "{log}");
     assert!(folder.join("here").exists());
-    for expected in ["STALLPROOF_JOB_ID=a", "STALLPROOF_ATTEMPT=1", "STALLPROOF_SOURCE=ideas", "STALLPROOF_RESULT=/"] {
+    for expected in
+        ["STALLPROOF_JOB_ID=a", "STALLPROOF_ATTEMPT=1", "STALLPROOF_SOURCE=ideas", "STALLPROOF_RESULT=/"]
+    {
         assert!(log.contains(expected), "{expected} is missing in {log}");
     }
     assert!(!log.contains("CANARY"), "{log}");
@@ -259,7 +274,9 @@ fn a_command_gets_the_entry_its_folder_and_a_built_environment() {
 
 #[test]
 fn a_run_ends_its_worker_and_leaves_other_jobs_alone() {
-    let bed = Bed::with_config("[worker]\nhandler = \"t\"\n[handlers.t]\nkind = \"command\"\ncommand = [\"true\"]\n");
+    let bed = Bed::with_config(
+        "[worker]\nhandler = \"t\"\n[handlers.t]\nkind = \"command\"\ncommand = [\"true\"]\n",
+    );
     bed.put("ideas_log.json", r#"[{"id": "a", "title": "A", "run_id": "r"}, {"id": "b", "title": "B"}]"#);
     let worker = bed.spawn(&["--run", "r"]);
     assert_eq!(worker.wait(), Some(0));
