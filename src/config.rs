@@ -133,7 +133,7 @@ pub struct Overrides {
 }
 
 /// `[monitor]`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct MonitorConfig {
     /// Age at which the status file is stale.
     pub stale_after: Duration,
@@ -141,6 +141,45 @@ pub struct MonitorConfig {
     pub interval: Duration,
     /// How long runnable work may stand still.
     pub stuck_after: Duration,
+    /// Starts a worker after the old one was ended; `None`: the monitor starts it itself.
+    pub restart: Option<Vec<String>>,
+    /// The command line with which the monitor itself starts a worker; `None`: `stallproof worker` of its own release.
+    pub start: Option<Vec<String>>,
+    /// Gets every alert as JSON on its stdin.
+    pub alert: Option<Vec<String>>,
+    /// Gets every alert by HTTP.
+    pub webhook: Option<Webhook>,
+}
+
+/// `[monitor.webhook]`.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    /// Where alerts are posted to.
+    pub url: String,
+    /// File with the key of the signature header; never the key itself, which has no place in a configuration.
+    pub secret_file: Option<PathBuf>,
+    /// Whether the address may be a loopback, private or link-local one, and the scheme plain `http`.
+    pub allow_private: bool,
+}
+
+impl MonitorConfig {
+    /// Refuses limits that would restart a healthy worker.
+    ///
+    /// # Errors
+    /// The key, what it is, and what would do.
+    pub fn check_limits(&self) -> Result<(), String> {
+        let least: Duration = 3 * crate::status::HEARTBEAT;
+        if self.stale_after < least {
+            return Err(format!(
+                "`monitor.stale_after` ({:?}) is less than three heartbeats; use {least:?} or more",
+                self.stale_after
+            ));
+        }
+        if self.interval < Duration::from_millis(100) {
+            return Err(format!("`monitor.interval` ({:?}) is too short; use 100ms or more", self.interval));
+        }
+        Ok(())
+    }
 }
 
 /// Why a configuration cannot be used.

@@ -11,7 +11,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer};
 
 use super::{
-    Config, Handler, MATERIALIZE, MonitorConfig, Overrides, RetryPolicy, Rule, Source, SourceKind,
+    Config, Handler, MATERIALIZE, MonitorConfig, Overrides, RetryPolicy, Rule, Source, SourceKind, Webhook,
     WorkerConfig, default_sources,
 };
 use crate::job::source;
@@ -120,6 +120,19 @@ struct RawMonitor {
     stale_after: Option<Span>,
     interval: Option<Span>,
     stuck_after: Option<Span>,
+    restart: Option<Vec<String>>,
+    start: Option<Vec<String>>,
+    alert: Option<Vec<String>>,
+    webhook: Option<RawWebhook>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawWebhook {
+    url: String,
+    secret_file: Option<PathBuf>,
+    #[serde(default)]
+    allow_private: bool,
 }
 
 impl RawConfig {
@@ -152,7 +165,7 @@ impl RawConfig {
             retry: self.retry.check()?,
             lanes,
             rules: self.rules.into_iter().map(RawRule::check).collect(),
-            monitor: self.monitor.check()?,
+            monitor: self.monitor.check(workdir)?,
         };
         check_handler_names(&config)?;
         Ok(config)
@@ -222,21 +235,51 @@ impl RawRule {
 
 impl RawMonitor {
     /// A limit below three heartbeats would restart healthy workers, so such a mix is refused.
-    fn check(self) -> Result<MonitorConfig, String> {
+    fn check(self, workdir: &Workdir) -> Result<MonitorConfig, String> {
         let seconds = Duration::from_secs;
+        let stale_after = self.stale_after.map_or(seconds(120), |span| span.0);
         let config = MonitorConfig {
-            stale_after: self.stale_after.map_or(seconds(120), |span| span.0),
-            interval: self.interval.map_or(seconds(30), |span| span.0),
+            stale_after,
+            // A short limit needs looks that are as short: three of them make a verdict.
+            interval: self.interval.map_or_else(|| seconds(30).min(stale_after / 3), |span| span.0),
             stuck_after: self.stuck_after.map_or(seconds(300), |span| span.0),
+            restart: self.restart,
+            start: self.start,
+            alert: self.alert,
+            webhook: self.webhook.map(|raw| raw.check(workdir)).transpose()?,
         };
-        if config.stale_after < 3 * crate::status::HEARTBEAT {
-            return Err(format!(
-                "`monitor.stale_after` ({:?}) is less than three heartbeats; use {:?} or more",
-                config.stale_after,
-                3 * crate::status::HEARTBEAT
-            ));
+        config.check_limits()?;
+        for (name, command) in
+            [("restart", &config.restart), ("start", &config.start), ("alert", &config.alert)]
+        {
+            if command.as_ref().is_some_and(|words| words.first().is_none_or(String::is_empty)) {
+                return Err(format!(
+                    "`monitor.{name}` is empty; name a program, as in [\"/usr/local/bin/tell\"], or leave it out"
+                ));
+            }
         }
         Ok(config)
+    }
+}
+
+impl RawWebhook {
+    fn check(self, workdir: &Workdir) -> Result<Webhook, String> {
+        let plain = self.url.starts_with("http://");
+        if !plain && !self.url.starts_with("https://") {
+            return Err("`monitor.webhook.url` must start with \"https://\"".to_owned());
+        }
+        if plain && !self.allow_private {
+            return Err(
+                "`monitor.webhook.url` is plain http; use https, or set `allow_private = true` for a \
+                        receiver on this machine or network"
+                    .to_owned(),
+            );
+        }
+        Ok(Webhook {
+            url: self.url,
+            secret_file: self.secret_file.map(|path| workdir.resolve(&path)),
+            allow_private: self.allow_private,
+        })
     }
 }
 

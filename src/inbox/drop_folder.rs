@@ -59,7 +59,10 @@ pub struct DropFolder {
     next_list: Instant,
     next_limbo: Instant,
     more: bool,
+    /// Why the folder cannot be used.
     trouble: Option<String>,
+    /// Why a claimed file cannot leave the limbo.
+    stuck: Option<String>,
     half_copied: Duration,
 }
 
@@ -90,6 +93,7 @@ impl DropFolder {
             next_limbo: Instant::now(),
             more: false,
             trouble: None,
+            stuck: None,
             half_copied: HALF_COPIED,
         }
     }
@@ -98,6 +102,7 @@ impl DropFolder {
     fn prepare(&mut self) -> io::Result<()> {
         self.doing.step("open");
         self.moves.prepare()?;
+        self.limbo.clear();
         for item in std::fs::read_dir(&self.moves.limbo)? {
             self.limbo.push(item?.file_name());
         }
@@ -114,6 +119,7 @@ impl DropFolder {
         }
         if !self.limbo.is_empty() && now >= self.next_limbo {
             self.next_limbo = now + LIST_PROBLEMS;
+            self.stuck = None;
             let held = std::mem::take(&mut self.limbo);
             self.settle(held)?;
         }
@@ -330,7 +336,9 @@ impl DropFolder {
         let Ingested { seq, state, kind } = answer;
         let is_repeated = !file.seen.insert(seq);
         if let Submission::Rejected { reason, .. } = &submission {
+            // A bad entry changes no job, not even one with its id.
             file.flaws.push(reason.clone());
+            return Ok(());
         }
         let IngestKind::Differs { started } = kind else {
             if kind == IngestKind::Known && state.is_terminal() {
@@ -360,7 +368,7 @@ impl DropFolder {
                 tracing::warn!(source = self.intake.source(), file, reason, kept, "dropped file is rejected");
             }
             Err(err) => {
-                self.trouble = Some(format!("{file} is bad and cannot be moved to `rejected`: {err}"));
+                self.stuck = Some(format!("{file} is bad and cannot be moved to `rejected`: {err}"));
                 self.limbo.push(name.to_owned());
             }
         }
@@ -371,7 +379,7 @@ impl DropFolder {
         Round {
             settled: self.prepared && !self.more && self.limbo.is_empty() && waiting.is_none(),
             note: waiting,
-            degraded: self.trouble.clone().or_else(|| self.names.problems()),
+            degraded: self.trouble.clone().or_else(|| self.stuck.clone()).or_else(|| self.names.problems()),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Reads what other people write into queue files, and takes finished entries out of them again.
 //!
 //! Owns every touch of a queue file: opening it safely ([`open`]), splitting it into elements in bounded memory
-//! ([`array`]), and cutting finished ones out ([`prune`]). Never decides what runs, and never writes a file that does
-//! not parse. Everything here is blocking code: callers keep it off the runtime threads, one call per source at a time.
+//! ([`mod@array`]), recording them ([`parse`], [`intake`]), and cutting finished ones out ([`prune`]). A [`source`] does that
+//! one round at a time, for a queue file ([`array_source`]) or a folder ([`drop_folder`]); the loop around it ([`poller`])
+//! keeps it off the runtime threads. Never decides what runs, and never writes a file that does not parse. All of it
+//! blocks but the poller.
 
 pub mod array;
 pub mod array_source;

@@ -25,8 +25,8 @@ pub struct Situation {
     pub elements: u64,
     /// Size of the file in bytes.
     pub bytes: u64,
-    /// Since somebody else changed the file.
-    pub quiet: Duration,
+    /// Whether nobody else has changed the file for [`QUIET`].
+    pub is_quiet: bool,
     /// Since our last rewrite of it; `None` if there was none.
     pub last_prune: Option<Duration>,
     /// Whether any job in the ledger is not over.
@@ -36,7 +36,7 @@ pub struct Situation {
 /// Whether to prune now.
 #[must_use]
 pub fn should_prune(now: &Situation) -> bool {
-    if now.pending == 0 || now.quiet < QUIET {
+    if now.pending == 0 || !now.is_quiet {
         return false;
     }
     let gap = if now.bytes <= SMALL { GAP } else { PATIENCE.mul_f64(mebibytes(now.bytes) / 10.0) };
@@ -57,7 +57,7 @@ mod tests {
         pending: 10,
         elements: 50_000,
         bytes: 20 << 20,
-        quiet: Duration::from_secs(5),
+        is_quiet: true,
         last_prune: Some(Duration::from_secs(30)),
         any_open: true,
     };
@@ -78,7 +78,7 @@ mod tests {
         let wise = Situation { bytes: 100, any_open: false, ..BUSY_LARGE_FILE };
         assert!(should_prune(&wise));
         assert!(!should_prune(&Situation { pending: 0, ..wise }));
-        assert!(!should_prune(&Situation { quiet: Duration::from_millis(999), ..wise }));
+        assert!(!should_prune(&Situation { is_quiet: false, ..wise }));
     }
 
     /// Bytes written and seconds taken while a backlog of 20 MB ends at this rate.
@@ -94,7 +94,7 @@ mod tests {
                 pending,
                 elements: left + pending,
                 bytes: (left + pending) * 400,
-                quiet: Duration::from_secs(5),
+                is_quiet: true,
                 last_prune: last.map(|at: u64| Duration::from_secs(seconds - at)),
                 any_open: left > 0,
             };

@@ -37,6 +37,7 @@ pub struct Tidy {
     next_try: Option<Instant>,
     next_ask: Option<Instant>,
     delay: Duration,
+    quiet: Duration,
     refusal: Option<Refusal>,
     tend_error: Option<String>,
 }
@@ -76,6 +77,7 @@ impl Tidy {
             next_try: None,
             next_ask: None,
             delay: RETRY.0,
+            quiet: QUIET,
             refusal: None,
             tend_error: None,
         }
@@ -94,11 +96,10 @@ impl Tidy {
         self.delay = RETRY.0;
     }
 
-    /// Prunes although somebody has just written, to meet them in the act.
+    /// Prunes without waiting for a quiet file, to meet writers in the act.
     #[cfg(test)]
     pub(super) fn be_hasty(&mut self) {
-        self.disturbed = None;
-        self.last_prune = None;
+        self.quiet = Duration::ZERO;
     }
 
     /// Whether what could be pruned stays in the file for a reason that waiting here does not mend.
@@ -143,12 +144,12 @@ impl Tidy {
             pending: view.pending(),
             elements: view.total,
             bytes,
-            quiet: self.disturbed.map_or(QUIET, since),
+            is_quiet: self.disturbed.is_none_or(|at| since(at) >= self.quiet),
             last_prune: self.last_prune.map(since),
             any_open: true,
         };
-        if situation.quiet < QUIET || should_prune(&situation) {
-            return Ok(situation.quiet >= QUIET);
+        if !situation.is_quiet || should_prune(&situation) {
+            return Ok(situation.is_quiet);
         }
         if self.next_ask.is_some_and(|at| now < at) {
             return Ok(false);

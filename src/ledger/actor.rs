@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{oneshot, watch};
@@ -87,6 +87,7 @@ impl Ledger {
             ready: ready_tx,
             changed: changed_tx,
             data_version: 0,
+            looked_at: Instant::now(),
             part,
         };
         let thread = std::thread::Builder::new()
@@ -251,6 +252,7 @@ struct Actor {
     ready: watch::Sender<u64>,
     changed: watch::Sender<u64>,
     data_version: i64,
+    looked_at: Instant,
     part: Part,
 }
 
@@ -267,6 +269,10 @@ impl Actor {
             self.carry_out(quick, false);
             self.carry_out(durable, true);
             self.part.round_done();
+            // A busy ledger must not be deaf to what command-line tools commit.
+            if self.looked_at.elapsed() >= IDLE_TICK {
+                self.look_for_others();
+            }
         }
     }
 
@@ -286,6 +292,7 @@ impl Actor {
 
     /// `PRAGMA data_version` changes when another connection has committed: a command-line tool added or cancelled.
     fn look_for_others(&mut self) {
+        self.looked_at = Instant::now();
         let version = self
             .conn
             .prepare_cached("PRAGMA data_version")

@@ -12,6 +12,7 @@ mod error;
 mod open;
 mod read;
 mod rows;
+mod watch;
 mod write;
 
 pub use actor::Ledger;
@@ -23,6 +24,7 @@ pub use rows::{
     AttemptRow, Candidate, Claim, Claimed, Counts, FinishedAttempt, HolderId, IngestKind, Ingested, JobRow,
     LiveAttempt, Next, Rescued, Scope, Wanted,
 };
+pub use watch::{Backlog, RunningJob};
 
 #[cfg(test)]
 mod tests;

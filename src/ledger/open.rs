@@ -41,13 +41,40 @@ pub(super) fn read_write(path: &Path) -> Result<Connection, LedgerError> {
 
 /// Opens an existing ledger for reading only.
 pub(super) fn read_only(path: &Path) -> Result<Connection, LedgerError> {
+    read_as(path, path.as_os_str())
+}
+
+/// Opens an existing ledger for reading only, in a way that creates and changes no file.
+///
+/// SQLite otherwise creates the `-wal` and `-shm` files of a ledger that was closed cleanly, and rewrites the `-shm`
+/// of one whose worker was killed. Only right while no worker writes.
+pub(super) fn untouched(path: &Path) -> Result<Connection, LedgerError> {
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    let mode = if Path::new(&wal).exists() { "readonly_shm=1" } else { "immutable=1" };
+    let mut uri = String::from("file:");
+    for &byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => uri.push(char::from(byte)),
+            other => uri.push_str(&format!("%{other:02x}")),
+        }
+    }
+    uri.push('?');
+    uri.push_str(mode);
+    read_as(path, uri.as_ref())
+}
+
+/// Opens the ledger at `path` by `name`, which is its path or a URI of it.
+fn read_as(path: &Path, name: &std::ffi::OsStr) -> Result<Connection, LedgerError> {
     if !path.exists() {
         return Err(LedgerError::Missing(path.to_owned()));
     }
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW
+        | OpenFlags::SQLITE_OPEN_URI;
     let check = || -> Result<Connection, LedgerError> {
-        let conn = Connection::open_with_flags(path, flags)?;
+        let conn = Connection::open_with_flags(Path::new(name), flags)?;
         conn.busy_timeout(BUSY_TIMEOUT)?;
         match version(&conn)? {
             0 => Err(LedgerError::Missing(path.to_owned())),

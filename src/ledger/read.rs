@@ -18,7 +18,7 @@ type Result<T> = std::result::Result<T, LedgerError>;
 /// A read-only view of the ledger, for tools that work with or without a worker.
 #[derive(Debug)]
 pub struct Reader {
-    conn: Connection,
+    pub(super) conn: Connection,
 }
 
 /// Jobs that [`Reader::for_each_job`] reads at once.
@@ -41,6 +41,11 @@ impl Reader {
     /// Opens the ledger at `path`; [`LedgerError::Missing`] when there is none.
     pub fn open(path: &Path) -> Result<Self> {
         Ok(Self { conn: open::read_only(path)? })
+    }
+
+    /// Opens the ledger at `path` without changing a byte beside it: for when nobody holds the directory.
+    pub fn open_untouched(path: &Path) -> Result<Self> {
+        Ok(Self { conn: open::untouched(path)? })
     }
 
     /// Jobs that match, newest first.

@@ -253,3 +253,69 @@ fn a_missing_a_newer_and_a_damaged_ledger_are_told_apart() {
     std::io::Write::write_all(&mut std::fs::File::create(&broken).unwrap(), &[b'x'; 8192]).unwrap();
     assert!(matches!(Control::open(&broken), Err(LedgerError::Damaged { .. })));
 }
+
+/// Names and contents of everything in a folder.
+fn tree(dir: &std::path::Path) -> Vec<(std::ffi::OsString, Vec<u8>)> {
+    let mut found: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name(), std::fs::read(entry.path()).unwrap()))
+        .collect();
+    found.sort();
+    found
+}
+
+#[tokio::test]
+async fn reading_untouched_changes_no_byte_whether_the_ledger_was_closed_or_left() {
+    let bed = Bed::new();
+    bed.add(entry("a", 1)).await;
+    // What a killed worker leaves: database, WAL and shared memory, and nobody who has them open.
+    let left = tempfile::Builder::new().prefix("left % ?x ").tempdir().unwrap();
+    for (name, bytes) in tree(bed.dir.path()) {
+        std::io::Write::write_all(&mut std::fs::File::create(left.path().join(name)).unwrap(), &bytes)
+            .unwrap();
+    }
+    let before = tree(left.path());
+    assert!(before.iter().any(|(name, _)| name == "ledger.db-wal"), "nothing to recover");
+    let reader = Reader::open_untouched(&left.path().join("ledger.db")).unwrap();
+    assert_eq!(reader.backlog().unwrap().ready, 1);
+    drop(reader);
+    assert!(before == tree(left.path()), "a byte changed");
+
+    let Bed { ledger, dir } = bed;
+    drop(ledger);
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while dir.path().join("ledger.db-wal").exists() {
+        assert!(std::time::Instant::now() < deadline, "the actor never closed the ledger");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let before = tree(dir.path());
+    let reader = Reader::open_untouched(&dir.path().join("ledger.db")).unwrap();
+    assert_eq!(reader.quick_check().unwrap(), None);
+    drop(reader);
+    assert!(before == tree(dir.path()), "a file appeared or changed");
+}
+
+#[tokio::test]
+async fn work_tells_what_could_start_and_what_is_held_back() {
+    let bed = Bed::new();
+    let first = bed.add(entry("a", 1)).await.seq;
+    let mut heavy = wanted(entry("b", 2));
+    heavy.lane = "heavy".to_owned();
+    let second =
+        bed.ledger.ingest(vec![Wanted { lane: "heavy".to_owned(), ..wanted(entry("c", 3)) }, heavy]).await;
+    let second = second.unwrap()[0].seq;
+    bed.claim(first).await.unwrap();
+    let claimed = bed.claim(second).await.unwrap();
+    let lanes = std::collections::BTreeMap::from([("heavy".to_owned(), 1)]);
+    let running = bed.reader().running().unwrap();
+    assert_eq!(bed.reader().backlog().unwrap().ready, 1);
+    assert!(!bed.reader().startable(&running, &lanes, 3).unwrap(), "its lane is full");
+    assert_eq!(running.iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+    assert_eq!(bed.reader().attempt_is_over(second, 1).unwrap(), Some(false));
+    assert_eq!(bed.reader().attempt_is_over(second, 2).unwrap(), None);
+    bed.ledger.finish(end(&claimed, Outcome::Succeeded, Next::Complete)).await.unwrap();
+    let running = bed.reader().running().unwrap();
+    assert!(bed.reader().startable(&running, &lanes, 3).unwrap());
+    assert_eq!(bed.reader().attempt_is_over(second, 1).unwrap(), Some(true));
+}

@@ -9,10 +9,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
 use super::process::TOKEN_VARIABLE;
 use super::protocol::Request;
+use super::token;
 use crate::config::{Config, MATERIALIZE};
 use crate::ledger::Claimed;
 use crate::slug;
@@ -103,8 +103,7 @@ impl Workshop {
         if !env.iter().any(|(name, _)| name == "PATH") {
             env.push(("PATH".into(), DEFAULT_PATH.into()));
         }
-        let digest = Sha256::digest(workdir.root().as_os_str().as_encoded_bytes());
-        let token_prefix = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let token_prefix = token::prefix(workdir.root());
         Ok(Self { workdir, config, stallproof: std::env::current_exe()?, env, token_prefix })
     }
 
@@ -123,7 +122,7 @@ impl Workshop {
     /// The value that marks every process of an attempt in its environment.
     #[must_use]
     pub fn token(&self, claimed: &Claimed) -> String {
-        format!("{}:{}:{}", self.token_prefix, claimed.seq, claimed.number)
+        token::token(&self.token_prefix, claimed.seq, claimed.number)
     }
 
     /// The request for an attempt. Writes the last error where the handler can read it; blocking only when there is one.

@@ -7,10 +7,14 @@
 pub mod board;
 pub mod handler;
 pub mod holder;
+pub mod launch;
 pub mod link;
+pub mod offer;
 pub mod process;
 pub mod protocol;
 pub mod record;
 pub mod settle;
 pub mod slot;
+pub mod stop;
+pub mod token;
 pub mod verdict;

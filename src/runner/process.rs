@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 
 use nix::sys::signal::Signal;
 
-pub use scan::{descendants, end_all, find_by_token, in_session};
+pub use scan::{descendants, end_all, find_by_token, find_by_token_prefix, in_session};
 pub use stat::{ProcessStat, TOKEN_VARIABLE};
 pub(crate) use syscalls::{Reaped, close_inherited_descriptors, reap_any};
 

@@ -57,7 +57,7 @@ impl Side {
                     ("start", Some(before)) => {
                         let recorded = bed.job(id)["attempts"].clone();
                         let over = recorded.as_array().unwrap().iter().any(|row| {
-                            row["attempt"].to_string() == before
+                            row["attempt"].as_u64() == before.parse().ok()
                                 && ["lost", "interrupted"].contains(&row["outcome"].as_str().unwrap_or(""))
                         });
                         assert!(over, "{id}: attempt {attempt} began while {before} was live: {recorded}");
@@ -220,6 +220,9 @@ fn appended(text: &str, id: &str) -> String {
     serde_json::to_string(&entries).unwrap()
 }
 
+/// Adds the entry with this id to the file.
+type WriteOne = fn(&Path, &str);
+
 fn by_rename(file: &Path, id: &str) {
     let text = fs::read_to_string(file).unwrap();
     let mut temp = tempfile::NamedTempFile::new_in(file.parent().unwrap()).unwrap();
@@ -258,7 +261,7 @@ fn four_hostile_writers_beside_the_pruner_lose_nothing() {
     let turn = Arc::new(Mutex::new(()));
     let stop = Arc::new(AtomicBool::new(false));
     let seed = seed();
-    let kinds: [(&'static str, fn(&Path, &str)); 4] =
+    let kinds: [(&'static str, WriteOne); 4] =
         [("rename-a", by_rename), ("rename-b", by_rename), ("in-place", in_place), ("flock", under_flock)];
     let mut writers = Vec::new();
     for (n, (name, write)) in kinds.into_iter().enumerate() {

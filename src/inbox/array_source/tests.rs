@@ -268,10 +268,13 @@ fn thousands_of_entries_are_recorded_in_batches_and_an_idle_round_reads_nothing(
 /// One writer of each kind adds entries while others end and are pruned; nothing is lost, nothing runs twice.
 #[test]
 fn writers_of_every_kind_lose_nothing_beside_the_pruner() {
-    const EACH: usize = 60;
+    const EACH: usize = 250;
+    // Part of the load, not a wait: people and programs pause between two writes.
+    let think = || std::thread::sleep(Duration::from_millis(4));
     let bed = TestBed::new();
     bed.put(FILE, "[]");
     let mut source = source(&bed);
+    source.tidy.be_hasty();
     settled(&mut source);
     // The writers do not lose each other's entries, so that every loss would be ours.
     let (among_writers, path) = (std::sync::Mutex::new(()), bed.path(FILE));
@@ -284,6 +287,7 @@ fn writers_of_every_kind_lose_nothing_beside_the_pruner() {
     std::thread::scope(|scope| {
         let by_rename = scope.spawn(|| {
             for n in 0..EACH {
+                think();
                 let _turn = among_writers.lock().unwrap();
                 let text = append(&std::fs::read_to_string(&path).unwrap(), &format!("rename-{n}"));
                 File::create(&temp).unwrap().write_all(text.as_bytes()).unwrap();
@@ -292,6 +296,7 @@ fn writers_of_every_kind_lose_nothing_beside_the_pruner() {
         });
         let in_place = scope.spawn(|| {
             for n in 0..EACH {
+                think();
                 let _turn = among_writers.lock().unwrap();
                 let mut file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
                 let text = append(&io::read_to_string(&file).unwrap(), &format!("place-{n}"));
@@ -304,7 +309,6 @@ fn writers_of_every_kind_lose_nothing_beside_the_pruner() {
         let mut done = 0;
         while !(by_rename.is_finished() && in_place.is_finished()) {
             source.round().unwrap();
-            source.tidy.be_hasty();
             // Every second job ends while the writers write.
             for job in
                 bed.jobs().into_iter().skip(done).step_by(2).filter(|job| !job.state.is_terminal()).take(3)

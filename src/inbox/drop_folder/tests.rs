@@ -198,11 +198,13 @@ fn an_entry_that_is_known_is_not_run_again_and_one_that_clashes_is_kept() {
     empty(&mut source, &bed);
     drop_file(&bed, "a.json", "{\"id\":\"a\",\"title\":\"edited\"}");
     empty(&mut source, &bed);
-    assert_eq!(titles(&bed), ["edited"]);
+    drop_file(&bed, "b.json", "{\"id\":\"a\",\"priority\":[]}");
+    empty(&mut source, &bed);
+    assert_eq!(titles(&bed), ["edited"], "a bad entry changes no job");
     bed.complete("a");
     drop_file(&bed, "a.json", "{\"title\":\"edited\", \"id\":\"a\"}");
     empty(&mut source, &bed);
-    assert!(!bed.path("implementations/rejected").exists());
+    assert_eq!(rejected(&bed), ["b.json", "b.json.reason.txt"]);
     drop_file(&bed, "a.json", "{\"id\":\"a\",\"title\":\"again\"}");
     empty(&mut source, &bed);
     assert!(bed.read("implementations/rejected/a.json.reason.txt").contains("has started"));

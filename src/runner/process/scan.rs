@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
-use super::stat::{ProcessStat, all_processes, has_token};
+use super::stat::{ProcessStat, all_processes, has_token, token_of};
 use super::{ProcessId, boot_id};
 
 /// How long one round of [`end_all`] waits for what it has killed before it looks again.
@@ -58,6 +58,30 @@ pub fn find_by_token(token: &str) -> io::Result<Vec<ProcessId>> {
         }
     }
     name_all(found)
+}
+
+/// All living processes whose token starts with `prefix`, each with the rest of its token.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn find_by_token_prefix(prefix: &str) -> io::Result<Vec<(ProcessId, String)>> {
+    let boot_id = boot_id()?;
+    let mut found = Vec::new();
+    for process in all_processes()? {
+        if process.is_dead() {
+            continue;
+        }
+        let token = token_of(process.pid)?;
+        if let Some(rest) = token.as_deref().and_then(|token| token.strip_prefix(prefix)) {
+            let ProcessStat { pid, start_ticks, .. } = process;
+            let id = ProcessId { pid, start_ticks, boot_id: boot_id.to_owned() };
+            // Read again: between the two readings the pid may have become another process.
+            if id.is_alive()? {
+                found.push((id, rest.to_owned()));
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// All living processes of a session that did not start before `started_after_ticks` (the start of its leader):

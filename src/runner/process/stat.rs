@@ -72,6 +72,20 @@ pub(super) fn has_token(pid: i32, token: &str) -> io::Result<bool> {
     Ok(environment.is_some_and(|bytes| environment_has_token(&bytes, token)))
 }
 
+/// The token in the environment this process was started with, if it has one that we may read.
+pub(super) fn token_of(pid: i32) -> io::Result<Option<String>> {
+    let environment = match gone_is_none(std::fs::read(format!("/proc/{pid}/environ"))) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => None,
+        other => other?,
+    };
+    let token = environment.as_deref().and_then(|bytes| {
+        bytes
+            .split(|&byte| byte == 0)
+            .find_map(|variable| variable.strip_prefix(TOKEN_VARIABLE.as_bytes())?.strip_prefix(b"="))
+    });
+    Ok(token.map(|token| String::from_utf8_lossy(token).into_owned()))
+}
+
 pub(super) fn environment_has_token(environment: &[u8], token: &str) -> bool {
     environment.split(|&byte| byte == 0).any(|variable| {
         variable

@@ -119,6 +119,7 @@ impl Bed {
 
     /// `stallproof` with `--dir` set.
     pub fn command(&self, args: &[&str]) -> Command {
+        #[expect(clippy::disallowed_methods, reason = "tests run the real programs")]
         let mut command = Command::new(env!("CARGO_BIN_EXE_stallproof"));
         command.arg("--dir").arg(self.path()).args(args).env("NO_COLOR", "1").stdin(Stdio::null());
         command

@@ -1,0 +1,139 @@
+//! Takes one look at the worker: the lock, the status file, the ledger. Reads only, and never waits without a limit.
+//!
+//! Who the worker is comes from the kernel's lock and the identity its holder wrote into it, checked by start time
+//! and boot; the status file counts only when it was written by that very process. A decoy of the same name, a
+//! recycled pid or a foreign status file is therefore never taken for the worker.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use super::probe;
+use super::scene::{Scene, error_chain};
+use super::verdict::{Beat, PartSeen, Seen};
+use crate::lock::Holder;
+use crate::runner::process::ProcessId;
+use crate::scheduler::MAX_PER_KEY;
+use crate::status::{StatusFile, WorkerState};
+
+/// How long a look may take; a file system that does not answer must not stop the monitor.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
+/// Below so many free bytes a worker cannot write its status and can only touch it.
+const FULL_BELOW: u64 = 64 << 10;
+
+/// One look, and the status file it saw.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// What it says about the worker.
+    pub seen: Seen,
+    /// The status file, whoever wrote it.
+    pub status: Option<StatusFile>,
+}
+
+/// Takes a look at the worker of `scene`.
+#[must_use]
+pub fn take(scene: &Scene) -> Look {
+    let inner = scene.clone();
+    probe::ask(LOOK_LIMIT, move || look(&inner)).unwrap_or_else(|err| unknown(err.to_string()))
+}
+
+/// Whether the status file was written by `id`.
+#[must_use]
+pub fn is_by(status: &StatusFile, id: &ProcessId) -> bool {
+    (status.pid, status.start_ticks, status.boot_id.as_str()) == (id.pid, id.start_ticks, id.boot_id.as_str())
+}
+
+fn unknown(why: String) -> Look {
+    Look { seen: Seen::Unknown(why), status: None }
+}
+
+fn look(scene: &Scene) -> Look {
+    let holder = match scene.holder() {
+        Ok(holder) => holder,
+        Err(err) => return unknown(format!("cannot ask who holds the directory: {err}")),
+    };
+    // A file that is garbage is as good as none: a worker that works replaces it within a second.
+    let status = StatusFile::read(&scene.workdir.status_file());
+    if let Err(err @ crate::status::StatusError::Read { .. }) = &status {
+        return unknown(error_chain(err));
+    }
+    let status = status.ok().flatten();
+    let seen = match holder {
+        Holder::Nobody if !scene.was_used() => Seen::Never,
+        Holder::Nobody => {
+            let on_purpose = status.as_ref().is_some_and(|status| status.state == WorkerState::Stopped);
+            Seen::Gone { on_purpose }
+        }
+        Holder::Somebody(None) => {
+            Seen::Unknown("somebody holds the worker's lock, but the lock file does not say who".to_owned())
+        }
+        Holder::Somebody(Some(id)) => {
+            let own = status.as_ref().filter(|status| is_by(status, &id));
+            let beat = own.map(|status| beat(scene, status));
+            Seen::Alive { id, beat }
+        }
+    };
+    Look { seen, status }
+}
+
+fn beat(scene: &Scene, status: &StatusFile) -> Beat {
+    let part = |part: &crate::status::PartStatus| PartSeen {
+        counter: part.counter,
+        limit: Duration::try_from_secs_f64(part.limit).unwrap_or(Duration::MAX),
+        critical: part.critical,
+        degraded: part.degraded.is_some(),
+    };
+    let (running, startable) = work(scene, status.state);
+    Beat {
+        seq: status.seq,
+        stamp_ms: whole_ms(status.timestamp),
+        touched_ns: touched(scene),
+        state: status.state,
+        parts: status.progress.iter().map(|(name, status)| (name.clone(), part(status))).collect(),
+        last_progress_ms: whole_ms(status.last_progress),
+        slots: status.workers.len(),
+        blocked_slots: status.workers.values().filter(|slot| slot.kill_pending).count(),
+        running,
+        startable,
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "`as` saturates, and the value is compared for equality only"
+)]
+fn whole_ms(seconds: f64) -> i64 {
+    (seconds * 1000.0).round() as i64
+}
+
+/// The time of the status file, where touching it is all that a worker can do.
+fn touched(scene: &Scene) -> Option<i128> {
+    let space = nix::sys::statvfs::statvfs(scene.workdir.root()).ok()?;
+    let free = space.blocks_available() * space.fragment_size();
+    if free >= FULL_BELOW {
+        return None;
+    }
+    let meta = std::fs::symlink_metadata(scene.workdir.status_file()).ok()?;
+    Some(i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()))
+}
+
+/// Attempts that run, with the time each may take, and whether one more could start.
+fn work(scene: &Scene, state: WorkerState) -> (BTreeMap<String, Duration>, Option<bool>) {
+    if state != WorkerState::Ready {
+        return (BTreeMap::new(), None);
+    }
+    let Ok(ledger) = scene.ledger() else { return (BTreeMap::new(), None) };
+    let Ok(running) = ledger.running() else { return (BTreeMap::new(), None) };
+    let startable = ledger.startable(&running, &scene.config.lanes, MAX_PER_KEY).ok();
+    let limits = running.iter().map(|job| (format!("{}/{}", job.id, job.number), limit_of(scene, job)));
+    (limits.collect(), startable)
+}
+
+/// How long an attempt may be seen running: its own limit, the time its tree has to leave, and some more.
+fn limit_of(scene: &Scene, job: &crate::ledger::RunningJob) -> Duration {
+    let config = &scene.config;
+    let own = job.timeout_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+    let handler = job.handler.as_deref().unwrap_or_else(|| config.handler_of(&job.source));
+    let limit = own.or_else(|| config.handlers.get(handler)?.timeout).unwrap_or(config.worker.timeout);
+    limit.saturating_add(config.worker.kill_grace).saturating_add(config.monitor.stuck_after)
+}
