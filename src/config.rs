@@ -7,7 +7,9 @@
 mod raw;
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -182,6 +184,19 @@ impl MonitorConfig {
     }
 }
 
+/// A configuration is smaller than that, in bytes.
+const MAX_BYTES: u64 = 4 << 20;
+
+/// Reads a file that must be one: a FIFO or a device of its name is refused, not waited for.
+fn read_plain(path: &Path) -> io::Result<String> {
+    let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    io::read_to_string(file.take(MAX_BYTES))
+}
+
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -216,7 +231,7 @@ impl Config {
     /// Reads `stallproof.toml` of the directory, or the defaults when there is none.
     pub fn load(workdir: &Workdir) -> Result<Self, ConfigError> {
         let path = workdir.config();
-        let text = match std::fs::read_to_string(&path) {
+        let text = match read_plain(&path) {
             Ok(text) => text,
             Err(err) if err.kind() == io::ErrorKind::NotFound => String::new(),
             Err(source) => return Err(ConfigError::Read { path, source }),

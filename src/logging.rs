@@ -2,15 +2,18 @@
 //!
 //! JSON lines, so that no text of an entry can forge a record; a file a day, appended, never truncated.
 
+mod daily;
+
 use std::io::IsTerminal;
 use std::path::Path;
 
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::WorkerGuard;
-use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use self::daily::Daily;
 
 /// Days of logs that are kept.
 const KEPT_FILES: usize = 30;
@@ -24,11 +27,7 @@ pub struct Guard {
 
 /// Starts logging under `name` (`worker`, `health_monitor`). Records that wait are written when the guard is dropped.
 pub fn start(folder: &Path, name: &str) -> anyhow::Result<Guard> {
-    let files = RollingFileAppender::builder()
-        .rotation(Rotation::DAILY)
-        .filename_prefix(format!("{name}.log"))
-        .max_log_files(KEPT_FILES)
-        .build(folder)?;
+    let files = Daily::new(folder, name, KEPT_FILES)?;
     // A full disk or a stalled log folder must not stop the worker, so lines are dropped rather than waited for.
     let (files, file_guard) = tracing_appender::non_blocking(files);
     // The same holds for a terminal or pipe that nobody reads.

@@ -8,13 +8,14 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::clock::Millis;
 use crate::config::Config;
 use crate::job::Seq;
-use crate::ledger::{Candidate, Claim, Claimed, HolderId, Ledger, LedgerError, Scope};
+use crate::ledger::{Candidate, Claim, Ledger, LedgerError, Scope};
+use crate::runner::offer::{FreeSlot, Load, SlotEvent};
 use crate::status::Part;
 
 /// Candidates fetched at once.
@@ -23,39 +24,6 @@ const WINDOW: usize = 256;
 pub const MAX_PER_KEY: usize = 3;
 /// The loop turns at least so often, so that its progress shows.
 const TICK: Duration = Duration::from_millis(500);
-
-/// What slots tell the scheduler.
-#[derive(Debug)]
-pub enum SlotEvent {
-    /// A slot has a live holder and nothing to do.
-    Free(FreeSlot),
-    /// The attempt of this job is over and its process tree is gone.
-    Ended(Seq),
-    /// An attempt that an earlier worker started is still live.
-    Adopted(Load),
-}
-
-/// A slot that waits for work.
-#[derive(Debug)]
-pub struct FreeSlot {
-    /// Its number.
-    pub index: u32,
-    /// The process behind it.
-    pub holder: HolderId,
-    /// Where the job goes.
-    pub work: oneshot::Sender<Claimed>,
-}
-
-/// What a running job counts against.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Load {
-    /// The job.
-    pub seq: Seq,
-    /// Its lane.
-    pub lane: String,
-    /// Its concurrency key.
-    pub key: Option<String>,
-}
 
 /// Lanes with a limit of their own; jobs of all others share the slots alone.
 pub type LaneLimits = HashMap<String, usize>;

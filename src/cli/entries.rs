@@ -1,8 +1,7 @@
 //! The entries in a text: of an array, or the text itself as one entry.
 
-use std::ops::ControlFlow;
-
-use crate::inbox::array::{Limits, ScanError, scan};
+use crate::inbox::array::salvage::scan_all;
+use crate::inbox::array::{Limits, ScanError};
 
 /// The text of one entry and where it stands.
 pub(super) struct EntryText {
@@ -16,7 +15,7 @@ pub(super) struct EntryText {
 
 /// What a text turned out to hold.
 pub(super) struct Entries {
-    /// The entries; those before the error, when there is one.
+    /// The entries; when there is an error, those before it and those behind it that can be recognised.
     pub(super) texts: Vec<EntryText>,
     /// Whether they stood in an array.
     pub(super) is_array: bool,
@@ -28,9 +27,9 @@ impl Entries {
     /// The elements of an array, which the text must be.
     pub(super) fn of_array(bytes: &[u8]) -> Self {
         let mut texts = Vec::new();
-        let scanned = scan(bytes, Limits::default(), |item| {
-            texts.push(EntryText { bytes: item.text.to_vec(), line: item.line, column: item.column });
-            ControlFlow::Continue(())
+        let scanned = scan_all(bytes, Limits::default(), |item| {
+            let text = item.whole(bytes).to_vec();
+            texts.push(EntryText { bytes: text, line: item.line, column: item.column });
         });
         Self { texts, is_array: true, error: scanned.err() }
     }

@@ -5,6 +5,8 @@
 
 use serde::Serialize;
 
+/// Findings reported for one text; the first few say it all.
+pub(super) const MAX_FINDINGS: usize = 10;
 /// Characters of a source line shown with a finding.
 const EXCERPT_CHARS: usize = 120;
 

@@ -3,6 +3,9 @@
 //! Owns names only; the grammars are `syntax`'s. A language that is not in [`Language`] can still be written
 //! to a file with a sensible ending, it just cannot be checked.
 
+use super::finding::Verdict;
+use super::syntax::check;
+
 /// A language the gate has a grammar for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the variants are the names of the languages")]
@@ -119,6 +122,17 @@ impl Language {
         }
     }
 
+    /// The dialect `code` is written in: TypeScript that only parses with JSX is TSX.
+    pub fn refine(self, code: &str) -> Self {
+        if self == Self::TypeScript && code.contains("/>") | code.contains("</") {
+            let parses = |language| check(language, code) == Verdict::Pass;
+            if !parses(Self::TypeScript) && parses(Self::Tsx) {
+                return Self::Tsx;
+            }
+        }
+        self
+    }
+
     /// The name its tools expect the source file of `code` under.
     pub fn source_file_name(self, code: &str) -> String {
         match self {
@@ -140,7 +154,7 @@ impl Language {
 /// The file name for `code` in the language an entry names, known to the gate or not.
 pub fn source_file_name(language_name: &str, code: &str) -> String {
     if let Some(language) = Language::from_name(language_name) {
-        return language.source_file_name(code);
+        return language.refine(code).source_file_name(code);
     }
     let name = language_name.trim().to_ascii_lowercase();
     let known = UNCHECKED.iter().find(|(names, _)| names.contains(&name.as_str()));
@@ -187,6 +201,8 @@ mod tests {
     #[test]
     fn file_names() {
         assert_eq!(source_file_name("c#", ""), "Program.cs");
+        assert_eq!(source_file_name("ts", "const a = <b>x;\n"), "main.ts");
+        assert_eq!(source_file_name("ts", "const a = () => <b>x</b>;\n"), "main.tsx");
         assert_eq!(source_file_name("Ruby", ""), "main.rb");
         assert_eq!(source_file_name("../../etc/passwd", ""), "main.txt");
         assert_eq!(source_file_name("java", "class A {}\npublic class Chat {}"), "Chat.java");

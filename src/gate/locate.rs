@@ -12,9 +12,8 @@ use std::time::Instant;
 
 use tree_sitter::{LogType, ParseOptions, ParseState, Parser};
 
-use super::finding::Finding;
 use super::language::Language;
-use super::syntax::{grammar, parse_text, unexpected};
+use super::syntax::{grammar, parse_text};
 
 /// What the log has told so far.
 #[derive(Default)]
@@ -27,8 +26,9 @@ struct Trace {
     failed: AtomicBool,
 }
 
-/// The first error of `code`, which is known not to parse; nothing if the parser does not say.
-pub(super) fn first_error(language: Language, code: &str, deadline: Instant) -> Option<Finding> {
+/// Offset of the first token of `code` that fits nowhere. The text is known not to parse; nothing if the
+/// parser does not say.
+pub(super) fn first_error(language: Language, code: &str, deadline: Instant) -> Option<usize> {
     let line_starts: Vec<usize> =
         std::iter::once(0).chain(code.match_indices('\n').map(|(at, _)| at + 1)).collect();
     let trace = Arc::new(Trace::default());
@@ -45,10 +45,12 @@ pub(super) fn first_error(language: Language, code: &str, deadline: Instant) -> 
         if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     parse_text(&mut parser, code, ParseOptions::new().progress_callback(&mut progress));
-    let furthest = trace.furthest.load(Ordering::Relaxed).checked_sub(1)?;
+    let mut furthest = trace.furthest.load(Ordering::Relaxed).checked_sub(1)?;
+    while !code.is_char_boundary(furthest) {
+        furthest -= 1;
+    }
     let rest = code.get(furthest..)?;
-    let token = code.len() - rest.trim_start().len();
-    Some(Finding::at(code, token, unexpected(code, token)))
+    Some(code.len() - rest.trim_start().len())
 }
 
 /// Takes one line of the log into account.

@@ -7,14 +7,13 @@ use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use tree_sitter::{Node, ParseOptions, ParseState, Parser, Tree};
+use tree_sitter::{ParseOptions, ParseState, Parser, Tree};
 
-use super::finding::{Finding, Verdict};
+use super::finding::{Finding, MAX_FINDINGS, Verdict};
 use super::language::Language;
+use super::mend::Mender;
+use super::parsed::Parsed;
 use super::{locate, rules};
-
-/// Findings reported for one text; the first few say it all.
-const MAX_FINDINGS: usize = 10;
 
 /// What one check may cost.
 #[derive(Debug, Clone, Copy)]
@@ -58,18 +57,30 @@ pub fn check_within(language: Language, code: &str, limits: Limits) -> Verdict {
     if findings.is_empty() { Verdict::Pass } else { Verdict::Fail(findings) }
 }
 
-/// What is wrong with `code`, first place first; nothing at all when the deadline passed.
+/// What is wrong with `code`, first place first; nothing at all when the deadline passed before that was known.
 fn findings(language: Language, code: &str, deadline: Instant) -> Option<Vec<Finding>> {
-    let tree = parse(language, code, deadline)?;
-    if !tree.root_node().has_error() {
-        return Some(rules::apply(language, &tree, code));
+    let mut tree = parse(language, code, deadline)?;
+    let mut text = Cow::Borrowed(code);
+    let mut mender = Mender::new(language, code);
+    loop {
+        let parsed = Parsed::new(&tree, &text, deadline);
+        if !tree.root_node().has_error() {
+            let findings = rules::apply(language, &parsed);
+            return (!findings.is_empty() || !parsed.expired()).then_some(findings);
+        }
+        let place = locate::first_error(language, &text, deadline);
+        let mended = place.and_then(|at| mender.mend(&text, at));
+        // Out of time while mending: what was found so far stands.
+        let Some((next, mended)) = mended.and_then(|text| Some((parse(language, &text, deadline)?, text)))
+        else {
+            let whole = rules::explain(language, code);
+            return Some(
+                whole.map_or_else(|| grammar_findings(&parsed, code, place), |finding| vec![finding]),
+            );
+        };
+        tree = next;
+        text = Cow::Owned(mended);
     }
-    let mut findings = grammar_findings(&tree, code);
-    if let Some(first) = locate::first_error(language, code, deadline) {
-        findings.retain(|finding| (finding.line, finding.column) > (first.line, first.column));
-        findings.insert(0, first);
-    }
-    Some(findings)
 }
 
 /// What is refused before any parser sees it.
@@ -81,6 +92,11 @@ fn refuse_unread(language: Language, code: &str, limits: Limits) -> Option<Findi
     if code.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}').is_empty() {
         let message = format!("the code is empty, expected {}", language.display_name());
         return Some(Finding::at(code, 0, message));
+    }
+    // To JavaScript a fenced text is a chain of templates; nobody ever means that.
+    let start = code.len() - code.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}').len();
+    if code[start..].starts_with("```") {
+        return Some(Finding::at(code, start, "unexpected Markdown code fence, expected the bare code"));
     }
     let nul = code.find('\0')?;
     Some(Finding::at(code, nul, "unexpected NUL character"))
@@ -121,35 +137,21 @@ pub(super) fn grammar(language: Language) -> tree_sitter::Language {
     .into()
 }
 
-/// The outermost places of the tree where the parser had to skip or to invent something.
-fn grammar_findings(tree: &Tree, code: &str) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    visit(tree, |node| {
-        if node.is_missing() {
-            findings.push(Finding::at(code, node.start_byte(), format!("missing `{}`", node.kind())));
-        } else if node.is_error() {
-            findings.push(Finding::at(code, node.start_byte(), unexpected(code, node.start_byte())));
-        } else {
-            return node.has_error() && findings.len() < MAX_FINDINGS;
+/// The place where the parse first failed, if it is known, and behind it the outermost places where the parser
+/// had to skip or to invent something.
+fn grammar_findings(parsed: &Parsed, code: &str, first: Option<usize>) -> Vec<Finding> {
+    let mut findings = Vec::from_iter(first.map(|at| Finding::at(code, at, unexpected(code, at))));
+    parsed.visit(|node| {
+        let at = node.start_byte();
+        let is_new = first.is_none_or(|first| at > first);
+        if node.is_missing() && is_new {
+            findings.push(Finding::at(code, at, format!("missing `{}`", node.kind())));
+        } else if node.is_error() && is_new {
+            findings.push(Finding::at(code, at, unexpected(code, at)));
         }
-        false
+        node.has_error() && !node.is_error() && findings.len() < MAX_FINDINGS
     });
     findings
-}
-
-/// Walks the tree in the order of the text, without recursion; `enter` says whether to go below a node.
-pub(super) fn visit<'tree>(tree: &'tree Tree, mut enter: impl FnMut(Node<'tree>) -> bool) {
-    let mut cursor = tree.walk();
-    loop {
-        if enter(cursor.node()) && cursor.goto_first_child() {
-            continue;
-        }
-        while !cursor.goto_next_sibling() {
-            if !cursor.goto_parent() {
-                return;
-            }
-        }
-    }
 }
 
 /// "unexpected `x`", where `x` is the word or character at `offset`.

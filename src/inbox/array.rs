@@ -1,45 +1,63 @@
 //! Splits a JSON array into its elements while it is read, in memory that depends on the largest element only.
 //!
 //! Owns the structure of the file: brackets, strings, commas, nothing after the end. The inside of an element (numbers,
-//! escapes, its encoding) is left to whoever parses its text, so that one bad element does not hide the others. Never
-//! keeps the file; every element knows the byte range it stands in, so that exactly that range can be cut out.
+//! escapes, its encoding, how deep it is) is left to whoever parses its text, and of an element over the limit only
+//! the beginning is kept, so that one bad element does not hide the others. Never keeps the file; every element knows
+//! the byte range it stands in, so that exactly that range can be cut out. What stands behind a place where the
+//! structure itself is broken is for [`salvage`] to find.
+
+mod brackets;
+pub mod salvage;
 
 use std::io::{self, Read};
 use std::ops::{ControlFlow, Range};
 
 use sha2::{Digest, Sha256};
 
+use self::brackets::Brackets;
+use self::salvage::Resume;
+
 /// Bytes asked for at a time.
 const CHUNK: usize = 128 * 1024;
-/// Deepest nesting that fits the bit stack; also what `serde_json` parses.
-const DEEPEST: u8 = 127;
+/// Bytes that are handed out of an element over the limit, if the limit is not smaller.
+pub const HEAD: usize = 64 * 1024;
 
 /// What a file may contain.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of one element.
+    /// Bytes of one element that is handed out whole.
     pub max_entry_bytes: usize,
-    /// Levels of brackets within one element; more than 127 counts as 127.
-    pub max_depth: u8,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_entry_bytes: 16 << 20, max_depth: DEEPEST }
+        Self { max_entry_bytes: 16 << 20 }
     }
 }
 
 /// One element of the array.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item<'a> {
-    /// Its bytes, without the blanks around it. Balanced, but not checked further; not even for UTF-8.
+    /// Its bytes, without the blanks around it. Balanced, but not checked further; not even for UTF-8. Of an element
+    /// over the limit at most the first [`HEAD`] bytes.
     pub text: &'a [u8],
+    /// SHA-256 of all its bytes, of an element over the limit.
+    pub overlong: Option<[u8; 32]>,
     /// Where they stand in the file.
     pub range: Range<u64>,
     /// Line of the first byte, from 1.
     pub line: u64,
     /// Column of the first byte, in characters, from 1.
     pub column: u64,
+}
+
+impl Item<'_> {
+    /// All its bytes, out of those of the whole file.
+    #[must_use]
+    pub fn whole<'b>(&self, file: &'b [u8]) -> &'b [u8] {
+        let index = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(file.len());
+        &file[index(self.range.start)..index(self.range.end)]
+    }
 }
 
 /// What a complete scan saw.
@@ -69,6 +87,8 @@ pub struct ScanError {
     pub line: u64,
     /// Column in characters, from 1.
     pub column: u64,
+    /// Where to look for further elements.
+    pub resume: Option<Resume>,
 }
 
 /// Why a scan ended early.
@@ -104,12 +124,6 @@ pub enum ScanErrorKind {
     /// UTF-16, with or without a byte order mark.
     #[error("the file is UTF-16; save it as UTF-8")]
     Utf16,
-    /// An element over the limit.
-    #[error("one entry has more than {max} bytes; split it")]
-    TooLong {
-        /// The limit in bytes.
-        max: usize,
-    },
     /// The caller had enough.
     #[error("stopped by the reader")]
     Stopped,
@@ -148,8 +162,11 @@ where
         column: 1,
         state: State::Start,
         start: 0,
-        depth: 0,
-        objects: 0,
+        element: Mark::default(),
+        skipped: None,
+        nesting: Brackets::default(),
+        indent: Some(0),
+        layout: Layout::Unknown,
         items: 0,
         brackets: (0, 0),
     };
@@ -166,7 +183,7 @@ enum State {
     Next,
     /// In a number or word that is an element.
     Word,
-    /// In a string; `depth` 0 when the string is the element.
+    /// In a string; nothing is nested when the string is the element.
     Text,
     /// In a string, after a backslash.
     Escape,
@@ -176,6 +193,30 @@ enum State {
     After,
     /// After the `]`: blanks.
     Done,
+}
+
+/// Where an element began.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    offset: u64,
+    line: u64,
+    column: u64,
+    /// Blanks before it, when nothing else stands before it on its line.
+    indent: Option<u64>,
+}
+
+/// What was read of an element over the limit and is not in the buffer any more.
+struct Skipped {
+    head: Vec<u8>,
+    hash: Sha256,
+}
+
+/// How elements that begin a line are indented.
+#[derive(Clone, Copy)]
+enum Layout {
+    Unknown,
+    By(u64),
+    Mixed,
 }
 
 type Step<T> = Result<T, (usize, ScanErrorKind)>;
@@ -194,11 +235,14 @@ struct Scanner<R, F> {
     line: u64,
     column: u64,
     state: State,
-    /// Where the element began that is being read.
+    /// Where the element begins in the buffer that is being read, or what is left of it.
     start: usize,
-    depth: u8,
-    /// One bit per open bracket, the innermost lowest: 1 for `{`.
-    objects: u128,
+    element: Mark,
+    skipped: Option<Skipped>,
+    nesting: Brackets,
+    /// Outside of elements: blanks so far on this line, if there is nothing else.
+    indent: Option<u64>,
+    layout: Layout,
     items: u64,
     /// Where the array begins and ends in the file.
     brackets: (u64, u64),
@@ -208,8 +252,24 @@ impl<R: Read, F: FnMut(Item<'_>) -> ControlFlow<()>> Scanner<R, F> {
     fn run(&mut self) -> Result<Scanned, ScanError> {
         self.all().map_err(|(at, kind)| {
             self.count_to(at.min(self.end));
-            ScanError { kind, offset: self.base + at as u64, line: self.line, column: self.column }
+            let offset = self.base + at as u64;
+            let place = Mark { offset, line: self.line, column: self.column, indent: self.indent };
+            let resume = self.resume(&kind, place);
+            ScanError { kind, offset, line: self.line, column: self.column, resume }
         })
+    }
+
+    /// Further elements may stand behind the element that is being read, or behind a place between two.
+    fn resume(&self, kind: &ScanErrorKind, place: Mark) -> Option<Resume> {
+        let Layout::By(indent) = self.layout else { return None };
+        let from = match (kind, self.state) {
+            (ScanErrorKind::Stopped | ScanErrorKind::Io(_), _) | (_, State::Start | State::Done) => {
+                return None;
+            }
+            (_, State::First | State::Next | State::After) => place,
+            (_, State::Word | State::Text | State::Escape | State::Nested) => self.element,
+        };
+        Some(Resume { offset: from.offset, line: from.line, behind: from.indent, indent })
     }
 
     fn all(&mut self) -> Step<Scanned> {
@@ -222,7 +282,7 @@ impl<R: Read, F: FnMut(Item<'_>) -> ControlFlow<()>> Scanner<R, F> {
             while pos < self.end {
                 pos = self.step(pos)?;
             }
-            self.make_room()?;
+            self.make_room();
             pos = self.end;
             if !self.fill()? {
                 break;
@@ -248,13 +308,22 @@ impl<R: Read, F: FnMut(Item<'_>) -> ControlFlow<()>> Scanner<R, F> {
         Ok(count > 0)
     }
 
-    /// Drops everything but the element that is being read.
-    fn make_room(&mut self) -> Step<()> {
+    /// Drops everything but the element that is being read; of an element over the limit, that as well.
+    fn make_room(&mut self) {
         let inside = matches!(self.state, State::Word | State::Text | State::Escape | State::Nested);
-        let keep = if inside { self.start } else { self.end };
-        if inside && self.end - keep > self.limits.max_entry_bytes {
-            return Err((keep, ScanErrorKind::TooLong { max: self.limits.max_entry_bytes }));
+        let overlong = inside && self.end - self.start > self.limits.max_entry_bytes;
+        if overlong && self.skipped.is_none() {
+            let head = self.buf[self.start..].iter().take(self.limits.max_entry_bytes.min(HEAD));
+            self.skipped = Some(Skipped { head: head.copied().collect(), hash: Sha256::new() });
         }
+        let keep = match &mut self.skipped {
+            Some(skipped) => {
+                skipped.hash.update(&self.buf[self.start..self.end]);
+                self.end
+            }
+            None if inside => self.start,
+            None => self.end,
+        };
         self.count_to(keep);
         if keep > 0 {
             self.buf.copy_within(keep..self.end, 0);
@@ -262,7 +331,6 @@ impl<R: Read, F: FnMut(Item<'_>) -> ControlFlow<()>> Scanner<R, F> {
         self.base += keep as u64;
         self.end -= keep;
         (self.counted, self.start) = (0, 0);
-        Ok(())
     }
 
     /// Length of a UTF-8 byte order mark; refuses UTF-16.
@@ -292,7 +360,10 @@ impl<R: Read, F: FnMut(Item<'_>) -> ControlFlow<()>> Scanner<R, F> {
             }
             State::Nested => return self.nested(pos),
             State::Word => return self.word(pos),
-            _ if is_blank(byte) => return Ok(pos + 1),
+            _ if is_blank(byte) => {
+                self.indent = if byte == b'\n' { Some(0) } else { self.indent.map(|blanks| blanks + 1) };
+                return Ok(pos + 1);
+            }
             State::Start if byte == b'[' => {
                 self.brackets.0 = self.base + pos as u64;
                 self.state = State::First;
@@ -307,24 +378,29 @@ impl<R: Read, F: FnMut(Item<'_>) -> ControlFlow<()>> Scanner<R, F> {
             State::After => return Err((pos, self.unexpected(pos, "`,` or `]` after an entry"))),
             State::Done => return Err((pos, self.unexpected(pos, "nothing after the end of the array"))),
         }
+        self.indent = None;
         Ok(pos + 1)
     }
 
     fn begin(&mut self, pos: usize) -> Step<usize> {
-        self.count_to(pos);
-        self.start = pos;
         self.state = match self.buf[pos] {
-            b'{' | b'[' => {
-                (self.depth, self.objects) = (0, 0);
-                State::Nested
-            }
-            b'"' => {
-                self.depth = 0;
-                State::Text
-            }
-            b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => State::Word,
+            b'{' | b'[' => State::Nested,
+            b'"' => State::Text,
+            // Most words are no JSON, but each costs only itself.
+            b'-' | b'+' | b'.' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => State::Word,
             b']' => return Err((pos, self.unexpected(pos, "an entry after the comma"))),
             _ => return Err((pos, self.unexpected(pos, "an entry"))),
+        };
+        self.count_to(pos);
+        self.start = pos;
+        self.nesting.clear();
+        let offset = self.base + pos as u64;
+        self.element = Mark { offset, line: self.line, column: self.column, indent: self.indent };
+        self.layout = match (self.layout, self.indent.take()) {
+            (layout, None) => layout,
+            (Layout::Unknown, Some(indent)) => Layout::By(indent),
+            (Layout::By(before), Some(indent)) if before == indent => Layout::By(indent),
+            _ => Layout::Mixed,
         };
         // The opening bracket is for `nested` to count.
         Ok(if self.state == State::Nested { pos } else { pos + 1 })
@@ -346,7 +422,7 @@ impl<R: Read, F: FnMut(Item<'_>) -> ControlFlow<()>> Scanner<R, F> {
             self.state = State::Escape;
             return Ok(at + 1);
         }
-        if self.depth == 0 {
+        if self.nesting.is_empty() {
             return self.emit(at + 1);
         }
         self.state = State::Nested;
@@ -363,22 +439,19 @@ impl<R: Read, F: FnMut(Item<'_>) -> ControlFlow<()>> Scanner<R, F> {
                     return Ok(at + 1);
                 }
                 b'{' | b'[' => {
-                    if self.depth >= self.limits.max_depth.min(DEEPEST) {
-                        let what = format!("an entry is nested deeper than {} levels", self.depth);
+                    if !self.nesting.open(byte == b'{') {
+                        let what = "an entry is nested too deep to be followed".to_owned();
                         return Err((at, ScanErrorKind::Syntax { what }));
                     }
-                    self.depth += 1;
-                    self.objects = self.objects << 1 | u128::from(byte == b'{');
                 }
                 b'}' | b']' => {
-                    let object = self.objects & 1 == 1;
+                    let object = self.nesting.is_object();
                     if object != (byte == b'}') {
                         let wanted = if object { "`}`" } else { "`]`" };
                         return Err((at, self.unexpected(at, wanted)));
                     }
-                    self.depth -= 1;
-                    self.objects >>= 1;
-                    if self.depth == 0 {
+                    self.nesting.close();
+                    if self.nesting.is_empty() {
                         return self.emit(at + 1);
                     }
                 }
@@ -390,15 +463,23 @@ impl<R: Read, F: FnMut(Item<'_>) -> ControlFlow<()>> Scanner<R, F> {
     }
 
     fn emit(&mut self, end: usize) -> Step<usize> {
-        if end - self.start > self.limits.max_entry_bytes {
-            return Err((self.start, ScanErrorKind::TooLong { max: self.limits.max_entry_bytes }));
-        }
-        let item = Item {
-            text: &self.buf[self.start..end],
-            range: self.base + self.start as u64..self.base + end as u64,
-            line: self.line,
-            column: self.column,
+        let rest = &self.buf[self.start..end];
+        let skipped = match self.skipped.take() {
+            None if rest.len() <= self.limits.max_entry_bytes => None,
+            None => {
+                let head = rest[..rest.len().min(HEAD).min(self.limits.max_entry_bytes)].to_vec();
+                Some(Skipped { head, hash: Sha256::new() })
+            }
+            skipped => skipped,
         };
+        let (text, overlong) = match &skipped {
+            None => (rest, None),
+            Some(Skipped { head, hash }) => {
+                (head.as_slice(), Some(hash.clone().chain_update(rest).finalize().into()))
+            }
+        };
+        let Mark { offset, line, column, .. } = self.element;
+        let item = Item { text, overlong, range: offset..self.base + end as u64, line, column };
         if (self.on_item)(item).is_break() {
             return Err((self.start, ScanErrorKind::Stopped));
         }

@@ -1,8 +1,9 @@
 //! A queue file as a source: reads it when it has changed, records what is new, prunes what is over.
 //!
 //! Owns the judgement about the file: unread, half-written, damaged, good. A file that is not whole for five seconds
-//! with nobody writing is damaged: a copy is kept, the place is reported, whatever stands before it is recorded, and
-//! it is never pruned. It recovers by itself when its owner mends it. A missing file is an empty one.
+//! with nobody writing is damaged: a copy is kept, the place is reported, entries before it and those behind it that
+//! can be recognised are recorded, and it is never pruned. It recovers by itself when its owner mends it. A missing
+//! file is an empty one.
 
 use std::collections::HashSet;
 use std::io;
@@ -260,6 +261,9 @@ impl ArraySource {
         };
         self.condemn(now, format!("{place}: {}; {copy}", terminal::escape(&err.kind.to_string())));
         self.next_look = now + FULL_READ;
+        if let Err(err) = content.salvage(err, &self.view, &self.doing) {
+            tracing::warn!(source = self.intake.source(), %err, "nothing can be read behind the damage");
+        }
         self.record(&mut content)?;
         Ok(())
     }

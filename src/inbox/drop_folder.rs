@@ -400,7 +400,9 @@ impl Source for DropFolder {
     }
 }
 
-fn is_wanted(name: &OsStr) -> bool {
+/// Whether a file of this name in a drop folder is read at all.
+#[must_use]
+pub fn is_wanted(name: &OsStr) -> bool {
     let bytes = name.as_encoded_bytes();
     let ending = bytes.len().checked_sub(".json".len()).map(|start| &bytes[start..]);
     !bytes.starts_with(b".") && ending.is_some_and(|ending| ending.eq_ignore_ascii_case(b".json"))

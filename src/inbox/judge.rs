@@ -55,6 +55,11 @@ impl Judge for LedgerJudge<'_> {
         state.map_or(Standing::Unknown, standing_of)
     }
 
+    fn was_reported(&mut self, sha256: [u8; 32]) -> bool {
+        let key = ElementKey::of_hash(sha256);
+        self.aside.contains(&key) || self.view.job(key).is_some()
+    }
+
     fn id(&mut self, raw: &[u8]) -> JobId {
         self.parse(raw).id().clone()
     }

@@ -6,14 +6,15 @@
 //! when it is their turn to be recorded. Memory does not depend on the size of the file.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, BufReader, Read as _};
 use std::ops::{ControlFlow, Range};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::array::{Limits, ScanError, ScanErrorKind, scan};
+use super::array::salvage::salvage;
+use super::array::{HEAD, Item, Limits, ScanError, ScanErrorKind, scan};
 use super::open::{Fingerprint, OpenError, Writers, open_regular, writers};
 use super::source::Doing;
+use super::stretch::Stretch;
 use super::view::{ElementKey, View};
 use crate::clock::Millis;
 
@@ -75,15 +76,49 @@ pub struct Unknown {
     pub line: u64,
     /// Column of its first byte, from 1.
     pub column: u64,
+    /// SHA-256 of its bytes, when there are more of them than an entry may have.
+    pub overlong: Option<[u8; 32]>,
+    /// Whether it stands behind a place where the file is damaged.
+    pub salvaged: bool,
 }
 
 impl Content {
-    /// The bytes of an element; `None` when they are not what was read before.
+    /// The bytes of an element, or the first [`HEAD`] of one that is too long; `None` when they are not what was read
+    /// before.
     pub fn read(&self, element: &Unknown) -> Option<Vec<u8>> {
-        let len = usize::try_from(element.range.end - element.range.start).ok()?;
-        let mut raw = vec![0; len];
-        self.file.read_exact_at(&mut raw, element.range.start).ok()?;
-        (ElementKey::of(&raw) == element.key).then_some(raw)
+        let Range { start, mut end } = element.range;
+        if element.overlong.is_some() {
+            end = end.min(start + HEAD as u64);
+        }
+        let len = usize::try_from(end - start).ok()?;
+        let mut raw = Vec::with_capacity(len);
+        Stretch::new(&self.file, start..end).read_to_end(&mut raw).ok()?;
+        let same = raw.len() == len && (element.overlong.is_some() || ElementKey::of(&raw) == element.key);
+        same.then_some(raw)
+    }
+
+    /// Takes in what can be recognised behind the damage.
+    pub fn salvage(&mut self, damage: &ScanError, last: &View, doing: &Doing) -> io::Result<()> {
+        let Some(resume) = damage.resume else { return Ok(()) };
+        let (view, unknown) = (&mut self.view, &mut self.unknown);
+        let rest = BufReader::new(Stretch::new(&self.file, resume.offset..u64::MAX));
+        salvage(rest, resume, Limits::default(), |item| {
+            doing.moved();
+            sort(&item, last, view, unknown, true);
+        })
+    }
+}
+
+/// Adds an element to those that are known or to the others.
+fn sort(item: &Item<'_>, last: &View, view: &mut View, unknown: &mut Vec<Unknown>, salvaged: bool) {
+    view.total += 1;
+    let key = ElementKey::of_item(item);
+    match last.job(key) {
+        Some((seq, state)) => view.add(key, seq, state),
+        None => {
+            let (range, line, column) = (item.range.clone(), item.line, item.column);
+            unknown.push(Unknown { key, range, line, column, overlong: item.overlong, salvaged });
+        }
     }
 }
 
@@ -105,15 +140,7 @@ impl Looker<'_> {
         let (mut view, mut unknown) = (View::default(), Vec::new());
         let scanned = scan(&file, Limits::default(), |item| {
             self.doing.moved();
-            view.total += 1;
-            let key = ElementKey::of(item.text);
-            match self.last.job(key) {
-                Some((seq, state)) => view.add(key, seq, state),
-                None => {
-                    let (range, line, column) = (item.range, item.line, item.column);
-                    unknown.push(Unknown { key, range, line, column });
-                }
-            }
+            sort(&item, self.last, &mut view, &mut unknown, false);
             ControlFlow::Continue(())
         });
         if let Err(ScanError { kind: ScanErrorKind::Io(err), .. }) = scanned {

@@ -23,6 +23,7 @@ pub mod quarantine;
 mod recorder;
 pub mod source;
 mod start;
+mod stretch;
 mod tidy;
 mod view;
 

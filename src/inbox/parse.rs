@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::array::Limits;
 use super::canonical::{self, canonical};
 use super::fields::{self, Fields, Flaw};
 use crate::clock::Millis;
@@ -71,6 +72,9 @@ impl fmt::Display for Place<'_> {
 /// invalid UTF-8 are rejected with line and column.
 #[must_use]
 pub fn parse_entry(raw: &[u8], ctx: &ParseContext<'_>) -> Submission {
+    if raw.len() > Limits::default().max_entry_bytes {
+        return overlong(raw, canonical::hash(raw), raw.len() as u64, ctx.place);
+    }
     let parsed: Result<Value, _> = serde_json::from_slice(raw);
     let (value, text) = match (parsed, std::str::from_utf8(raw)) {
         (Ok(value), Ok(text)) => (value, text),
@@ -91,6 +95,20 @@ pub fn parse_entry(raw: &[u8], ctx: &ParseContext<'_>) -> Submission {
     match draft.fill(&fields, ctx) {
         Ok(entry) => Submission::Runnable(entry),
         Err(reason) => draft.reject(ctx.place, &reason),
+    }
+}
+
+/// An entry that is too long to be read: of its `len` bytes only the `head` is known, and the hash of all.
+#[must_use]
+pub fn overlong(head: &[u8], content_hash: ContentHash, len: u64, place: Place<'_>) -> Submission {
+    let max = Limits::default().max_entry_bytes;
+    Submission::Rejected {
+        id: id_of(content_hash),
+        has_own_id: false,
+        content_hash,
+        raw: cut(String::from_utf8_lossy(&head[..head.len().min(KEPT_OF_REJECTED)]).into_owned()),
+        title: String::new(),
+        reason: format!("{place}: the entry has {len} bytes, over the limit of {max}; split it"),
     }
 }
 
@@ -173,10 +191,13 @@ fn unparsable(raw: &[u8], ctx: &ParseContext<'_>, err: Option<serde_json::Error>
     let (place, what) = match &err {
         Some(err) => {
             let said = err.to_string();
-            let what = said.split(" at line ").next().unwrap_or(&said).to_owned();
+            let what = match said.split(" at line ").next().unwrap_or(&said) {
+                "recursion limit exceeded" => "nested deeper than 127 levels; make it flatter".to_owned(),
+                what => format!("not valid JSON: {what}"),
+            };
             (ctx.place.inside(err.line(), err.column()), what)
         }
-        None => (ctx.place, "invalid UTF-8".to_owned()),
+        None => (ctx.place, "not valid JSON: invalid UTF-8".to_owned()),
     };
     Submission::Rejected {
         id: id_of(content_hash),
@@ -184,7 +205,7 @@ fn unparsable(raw: &[u8], ctx: &ParseContext<'_>, err: Option<serde_json::Error>
         content_hash,
         raw: cut(String::from_utf8_lossy(raw).into_owned()),
         title: String::new(),
-        reason: format!("{place}: not valid JSON: {what}"),
+        reason: format!("{place}: {what}"),
     }
 }
 

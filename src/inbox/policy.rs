@@ -1,20 +1,22 @@
 //! When a queue file is worth rewriting.
 //!
 //! A pure decision. Every exchange of the file is a chance for a conflict with another writer, and costs as many bytes
-//! as the file has: rewriting a 20 MB file for each finished entry would write terabytes over one backlog. So a large
-//! file waits for many finished entries or for time to pass: a fast backlog costs a few times its size, a slow one
-//! less than 200 kB a second.
+//! as the file has: rewriting a 20 MB file for each finished entry would write terabytes over one backlog. So a file
+//! waits for a good part of it to be finished, or for a time that grows with its size: over a whole backlog a few times
+//! its size is written when jobs end fast, and little a second when they end slowly.
 
 use std::time::Duration;
 
 /// Other people's changes must be this long ago.
 pub const QUIET: Duration = Duration::from_secs(1);
 /// Up to this size a rewrite costs nothing worth saving.
-const SMALL: u64 = 1 << 20;
+const SMALL: u64 = 64 << 10;
 /// Between two rewrites of a small file while jobs go on ending, so that a burst is one batch.
 const GAP: Duration = Duration::from_millis(500);
-/// Between two rewrites of a large file that has few finished entries, for each 10 MiB of it.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two rewrites of a larger file, for each MiB of it, when one in sixteen of its entries is finished.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two rewrites of any file that has a finished entry.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// What the decision rests on.
 #[derive(Clone, Copy, Debug)]
@@ -39,8 +41,15 @@ pub fn should_prune(now: &Situation) -> bool {
     if now.pending == 0 || !now.is_quiet {
         return false;
     }
-    let gap = if now.bytes <= SMALL { GAP } else { PATIENCE.mul_f64(mebibytes(now.bytes) / 10.0) };
-    let many = now.pending.saturating_mul(4) >= now.elements;
+    let is = |share: u64| now.pending.saturating_mul(share) >= now.elements;
+    let gap = if now.bytes <= SMALL {
+        GAP
+    } else if is(16) {
+        PATIENCE.mul_f64(mebibytes(now.bytes)).min(LONGEST)
+    } else {
+        LONGEST
+    };
+    let many = is(4);
     many || !now.any_open || now.last_prune.is_none_or(|since| since > gap)
 }
 
@@ -70,7 +79,10 @@ mod tests {
         assert!(!should_prune(&Situation { last_prune: Some(Duration::from_millis(400)), ..small }));
         assert!(should_prune(&Situation { pending: 12_500, ..BUSY_LARGE_FILE }));
         assert!(should_prune(&Situation { any_open: false, ..BUSY_LARGE_FILE }));
-        assert!(should_prune(&Situation { last_prune: Some(Duration::from_secs(121)), ..BUSY_LARGE_FILE }));
+        let larger = Situation { bytes: 2 << 20, last_prune: Some(Duration::from_secs(241)), ..BUSY_LARGE_FILE };
+        assert!(!should_prune(&larger));
+        assert!(should_prune(&Situation { pending: 3125, ..larger }));
+        assert!(should_prune(&Situation { last_prune: Some(Duration::from_secs(601)), ..BUSY_LARGE_FILE }));
     }
 
     #[test]
@@ -81,37 +93,42 @@ mod tests {
         assert!(!should_prune(&Situation { is_quiet: false, ..wise }));
     }
 
-    /// Bytes written and seconds taken while a backlog of 20 MB ends at this rate.
-    fn backlog(per_second: u64) -> (u64, u64) {
-        let (mut left, mut pending, mut last, mut written) = (50_000_u64, 0_u64, None, 0_u64);
-        let mut seconds = 0_u64;
+    /// Bytes written, for each byte of the file, while a backlog of `entries` of 150 bytes ends at this rate.
+    fn cost(entries: u64, per_second: u64) -> u64 {
+        let (mut left, mut pending, mut last, mut written) = (entries, 0_u64, None, 0_u64);
+        let mut half_seconds = 0_u64;
         while left > 0 || pending > 0 {
-            seconds += 1;
-            let done = left.min(per_second);
+            half_seconds += 1;
+            let done = left.min((half_seconds * per_second / 2) - ((half_seconds - 1) * per_second / 2));
             left -= done;
             pending += done;
             let now = Situation {
                 pending,
                 elements: left + pending,
-                bytes: (left + pending) * 400,
+                bytes: (left + pending) * 150,
                 is_quiet: true,
-                last_prune: last.map(|at: u64| Duration::from_secs(seconds - at)),
+                last_prune: last.map(|at: u64| Duration::from_millis((half_seconds - at) * 500 + 1)),
                 any_open: left > 0,
             };
             if should_prune(&now) {
-                written += left * 400;
+                written += left * 150;
                 pending = 0;
-                last = Some(seconds);
+                last = Some(half_seconds);
             }
         }
-        (written, seconds)
+        written / (entries * 150)
     }
 
     #[test]
-    fn a_fast_backlog_costs_a_few_times_its_size_and_a_slow_one_little_a_second() {
-        let (written, _) = backlog(500);
-        assert!(written < 5 * 50_000 * 400, "wrote {written} bytes");
-        let (written, seconds) = backlog(10);
-        assert!(written / seconds < 200_000, "wrote {written} bytes in {seconds} s");
+    fn a_backlog_costs_a_few_times_its_size_however_fast_it_ends() {
+        for entries in [20_000, 100_000] {
+            for rate in [1000, 100, 10] {
+                let cost = cost(entries, rate);
+                assert!(cost <= 10, "{entries} entries, {rate} a second: {cost} times the file");
+            }
+        }
+        // A day's work: what finished is gone within ten minutes, at 4 kB a second.
+        let slow = cost(20_000, 1);
+        assert!(slow <= 30, "{slow} times the file");
     }
 }

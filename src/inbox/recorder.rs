@@ -6,10 +6,10 @@
 
 use super::intake::{BATCH_BYTES, BATCH_ENTRIES, Intake};
 use super::look::{Content, Unknown};
-use super::parse::Place;
+use super::parse::{Place, overlong};
 use super::source::Doing;
 use super::view::{ElementKey, View};
-use crate::job::{Seq, State, Submission};
+use crate::job::{ContentHash, Seq, State, Submission};
 use crate::ledger::{IngestKind, Ingested, LedgerError};
 use crate::terminal;
 
@@ -64,7 +64,7 @@ impl<'a> Recorder<'a> {
         for element in &content.unknown {
             let Some(raw) = content.read(element) else { return Ok(None) };
             bytes += raw.len();
-            batch.push((element, self.intake.parse(&raw, self.place(element))));
+            batch.push((element, self.submission(element, &raw)));
             if batch.len() >= BATCH_ENTRIES || bytes >= BATCH_BYTES {
                 self.flush(&mut batch)?;
                 bytes = 0;
@@ -74,7 +74,7 @@ impl<'a> Recorder<'a> {
         let mut notices = Vec::new();
         for differing in std::mem::take(&mut self.differing) {
             let Some(raw) = content.read(differing.element) else { return Ok(None) };
-            let submission = self.intake.parse(&raw, self.place(differing.element));
+            let submission = self.submission(differing.element, &raw);
             notices.extend(self.settle(differing, submission)?);
         }
         Ok(Some(Recorded { view: self.view, notices }))
@@ -116,6 +116,12 @@ impl<'a> Recorder<'a> {
                 "is used twice with different content; the first entry stands, give this one another id",
             );
         }
+        if element.salvaged {
+            // An old version may have been left behind by a writer who did not truncate.
+            return notice(
+                "differs from its job and stands behind damage; the job is left alone until the file is mended",
+            );
+        }
         let state = if rejection(&submission).is_some() { State::Rejected } else { State::Queued };
         if started || !self.intake.replace(submission)? {
             return notice(
@@ -126,6 +132,14 @@ impl<'a> Recorder<'a> {
         self.view.add(element.key, seq, state);
         tracing::info!(source = self.intake.source(), job_id = id, "edited entry replaces its queued job");
         Ok(None)
+    }
+
+    fn submission(&self, element: &Unknown, raw: &[u8]) -> Submission {
+        let place = self.place(element);
+        match element.overlong {
+            None => self.intake.parse(raw, place),
+            Some(hash) => overlong(raw, ContentHash(hash), element.range.end - element.range.start, place),
+        }
     }
 
     fn place(&self, element: &Unknown) -> Place<'a> {

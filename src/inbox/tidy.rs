@@ -21,6 +21,8 @@ use crate::ledger::LedgerError;
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// Delay after a refusal that somebody has to do something about.
 const REFUSED: Duration = Duration::from_secs(30);
+/// So long a writer, a full disk or a file that is away may be waited for before nobody waits for the pruning any more.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two questions to the ledger whether anything is left to run.
 const ASK: Duration = Duration::from_millis(250);
 
@@ -42,11 +44,12 @@ pub struct Tidy {
     tend_error: Option<String>,
 }
 
-/// Why the last try did nothing.
+/// Why the last tries did nothing.
 #[derive(Debug)]
 struct Refusal {
     text: String,
-    is_final: bool,
+    is_transient: bool,
+    since: Instant,
 }
 
 /// What a round works on.
@@ -105,7 +108,8 @@ impl Tidy {
     /// Whether what could be pruned stays in the file for a reason that waiting here does not mend.
     #[must_use]
     pub fn is_refused(&self) -> bool {
-        self.refusal.as_ref().is_some_and(|refusal| refusal.is_final)
+        let waits = |refusal: &Refusal| refusal.is_transient && refusal.since.elapsed() < PATIENCE;
+        self.refusal.as_ref().is_some_and(|refusal| !waits(refusal))
     }
 
     /// Why nothing is pruned, if something should be.
@@ -204,8 +208,9 @@ impl Tidy {
         if self.refusal.as_ref().is_none_or(|before| before.text != text) && !is_transient {
             tracing::warn!(source = self.intake.source(), file = self.label, why = text, "not pruned");
         }
-        let is_final = !matches!(refused, Refused::Changed | Refused::Missing);
-        self.refusal = Some(Refusal { text, is_final });
+        let before = self.refusal.take().filter(|before| before.is_transient == is_transient);
+        let since = before.map_or_else(Instant::now, |before| before.since);
+        self.refusal = Some(Refusal { text, is_transient, since });
         self.next_try = Some(now + if is_transient { self.delay } else { REFUSED });
         self.delay = (self.delay * 2).min(RETRY.1);
     }

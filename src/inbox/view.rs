@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
 
+use super::array::Item;
 use crate::job::{Seq, State};
 
 /// 128 bits of the SHA-256 of an element's bytes: no writer can make two elements share one.
@@ -18,7 +19,18 @@ impl ElementKey {
     /// Of these bytes.
     #[must_use]
     pub fn of(raw: &[u8]) -> Self {
-        let hash: [u8; 32] = Sha256::digest(raw).into();
+        Self::of_hash(Sha256::digest(raw).into())
+    }
+
+    /// Of an element, whether it was handed out whole or not.
+    #[must_use]
+    pub fn of_item(item: &Item<'_>) -> Self {
+        item.overlong.map_or_else(|| Self::of(item.text), Self::of_hash)
+    }
+
+    /// Of the bytes with this SHA-256.
+    #[must_use]
+    pub fn of_hash(hash: [u8; 32]) -> Self {
         let (first, _) = hash.split_first_chunk().expect("32 bytes are more than 16");
         Self(u128::from_le_bytes(*first))
     }

@@ -98,7 +98,7 @@ fn judge(
         }
         return Ok(Syntax::Unchecked);
     };
-    match gate::check_within(language, &code, limits) {
+    match gate::check_within(language.refine(&code), &code, limits) {
         Verdict::Pass => Ok(Syntax::Ok),
         Verdict::Fail(findings) => Err(failed(findings)),
         Verdict::Inconclusive { reason } => Err(Failure::Inconclusive { file: file.to_owned(), reason }),

@@ -3,10 +3,13 @@
 //! Dropping a link closes the pipes, upon which the holder finishes the attempt it has and exits; it is never
 //! killed by that. So a worker that stops for a handover, or dies, leaves its attempts running.
 
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use nix::libc;
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout};
@@ -49,12 +52,19 @@ pub struct Link {
     buffer: FrameBuffer,
 }
 
+/// Opens the log for appending. What stands there and is no regular file is never followed or waited for.
+fn open_log(path: &Path) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).custom_flags(flags).open(path)?;
+    if log.metadata()?.is_file() { Ok(log) } else { Err(io::Error::other("its log is not a regular file")) }
+}
+
 impl Link {
     /// Starts the holder that stands beside this program; what it has to say goes to `log`.
     pub fn start(log: &Path) -> Result<Self, LinkError> {
         let path = holder_program();
         let start = || -> io::Result<Self> {
-            let stderr = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
+            let stderr = open_log(log)?;
             #[expect(clippy::disallowed_methods, reason = "this is where holders are created")]
             let mut child = tokio::process::Command::new(&path)
                 .env_clear()

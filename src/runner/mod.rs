@@ -9,6 +9,7 @@ pub mod handler;
 pub mod holder;
 pub mod launch;
 pub mod link;
+pub mod offer;
 pub mod process;
 pub mod protocol;
 pub mod record;

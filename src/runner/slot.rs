@@ -14,13 +14,13 @@ use tokio::task::JoinHandle;
 use super::board::Board;
 use super::handler::Workshop;
 use super::link::{Link, stop_attempt};
+use super::offer::{FreeSlot, Load, SlotEvent};
 use super::process::ProcessId;
 use super::protocol::{Report, Request};
 use super::settle::{self, Remains};
 use super::verdict::{self, Ending, StopReason};
 use crate::clock::Millis;
 use crate::ledger::{Claimed, FinishedAttempt, Ledger, LedgerError, LiveAttempt};
-use crate::scheduler::{FreeSlot, Load, SlotEvent};
 
 /// An attempt's process is noted in the ledger when it has run for this long; shorter ones are noted at their end.
 const NOTE_AFTER: Duration = Duration::from_millis(100);

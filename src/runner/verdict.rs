@@ -1,10 +1,12 @@
 //! Turns what is known of an ended attempt into its outcome, and keeps the first cause and the last lines of output.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::libc;
 use serde::Deserialize;
 
 use super::handler::{HandlerError, RESULT_NAME};
@@ -186,7 +188,7 @@ fn with_last_lines(cause: String, attempt_dir: &Path) -> String {
 }
 
 fn last_lines(path: &Path) -> std::io::Result<String> {
-    let mut file = File::open(path)?;
+    let mut file = open_plain(path)?;
     let len = file.metadata()?.len();
     file.seek(SeekFrom::Start(len.saturating_sub(LAST_BYTES)))?;
     let mut bytes = Vec::new();
@@ -194,6 +196,13 @@ fn last_lines(path: &Path) -> std::io::Result<String> {
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.trim_end().lines().collect();
     Ok(lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"))
+}
+
+/// Opens a regular file; never waits for a FIFO that a command has left there, never follows its link.
+fn open_plain(path: &Path) -> std::io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::ErrorKind::InvalidInput.into()) }
 }
 
 /// What a handler may say about itself in the file named by `STALLPROOF_RESULT`.
@@ -209,7 +218,7 @@ impl HandlerResult {
     fn read(attempt_dir: &Path) -> Self {
         let read = || -> Option<Self> {
             let mut bytes = Vec::new();
-            File::open(attempt_dir.join(RESULT_NAME))
+            open_plain(&attempt_dir.join(RESULT_NAME))
                 .ok()?
                 .take(MAX_RESULT_BYTES)
                 .read_to_end(&mut bytes)

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::{Problem, source_of};
 use crate::cli::entries::{Entries, EntryText};
 use crate::config::{Config, SourceKind};
+use crate::inbox::drop_folder::is_wanted;
 use crate::inbox::open::{OpenError, open_regular};
 use crate::inbox::parse::{ParseContext, Place, parse_entry};
 use crate::job::{ContentHash, Submission};
@@ -98,8 +99,7 @@ impl<'a> QueueCheck<'a> {
         };
         let mut paths: Vec<PathBuf> = listing
             .filter_map(|item| Some(item.ok()?.path()))
-            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-            .filter(|path| !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")))
+            .filter(|path| path.file_name().is_some_and(is_wanted))
             .collect();
         paths.sort();
         paths

@@ -3,22 +3,37 @@
 //! The order of clauses and declarations in a file, the semicolons that the end of a line puts in, and a few
 //! checks the real parser makes on lists. The grammar is a superset of the language in exactly these.
 
-use tree_sitter::{Node, Tree};
+use tree_sitter::Node;
 
-use super::super::finding::Finding;
-use super::super::syntax::{unexpected, visit};
-use super::Leaf;
+use super::super::finding::{Finding, MAX_FINDINGS};
+use super::super::parsed::{Leaf, Parsed, slice};
+use super::super::syntax::unexpected;
 
 /// What the rules find in a Go file whose tree has no error.
-pub(super) fn check(tree: &Tree, code: &str) -> Vec<Finding> {
-    let mut findings = Vec::from_iter(file_order(tree.root_node(), code));
-    findings.extend(tokens(tree, code));
-    visit(tree, |node| {
-        findings.extend(check_node(node, code));
-        true
-    });
+pub(super) fn check(parsed: &Parsed) -> Vec<Finding> {
+    let code = parsed.code;
+    let mut findings = Vec::from_iter(file_order(parsed.root(), code));
+    findings.extend(tokens(parsed));
+    findings.extend(super::each_node(parsed, &[], |node| check_node(node, code)));
     findings.sort_by_key(|finding| (finding.line, finding.column));
     findings
+}
+
+/// What a Go compiler says first of a text that does not parse: that it does not begin like a Go file.
+pub(super) fn begins_wrong(code: &str) -> Option<Finding> {
+    let mut rest = code.trim_start_matches('\u{feff}').trim_start();
+    while let Some(comment) = rest.strip_prefix('/') {
+        let end = match comment.as_bytes().first() {
+            Some(b'/') => comment.find('\n')? + 1,
+            Some(b'*') => comment.find("*/")? + 2,
+            _ => break,
+        };
+        rest = comment[end..].trim_start();
+    }
+    let word = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next();
+    let at = code.len() - rest.len();
+    let message = || format!("expected `package` first, {}", unexpected(code, at));
+    (word != Some("package")).then(|| Finding::at(code, at, message()))
 }
 
 /// A package clause, then imports, then declarations.
@@ -50,15 +65,19 @@ fn file_order(root: Node, code: &str) -> Option<Finding> {
 
 /// Tokens that the real scanner sees and the grammar does not: line ends that are semicolons, and doubled
 /// operators.
-fn tokens(tree: &Tree, code: &str) -> Vec<Finding> {
+fn tokens(parsed: &Parsed) -> Vec<Finding> {
+    let code = parsed.code;
     let mut findings = Vec::new();
     let mut last: Option<Leaf> = None;
-    for leaf in super::leaves(tree) {
+    for leaf in parsed.leaves(|_| false) {
+        if findings.len() >= MAX_FINDINGS {
+            break;
+        }
         if leaf.kind == "comment" {
             continue;
         }
         if let Some(before) = last.as_ref().filter(|before| ends_statement(before, code))
-            && code[before.end..leaf.start].contains('\n')
+            && slice(code, before.end..leaf.start).contains('\n')
             && !TERMINATED_LISTS.contains(&leaf.joint)
         {
             let message = match leaf.joint {
@@ -68,6 +87,9 @@ fn tokens(tree: &Tree, code: &str) -> Vec<Finding> {
                 _ => "unexpected end of line",
             };
             findings.push(Finding::at(code, before.end, message));
+        }
+        if leaf.kind == "," && last.as_ref().is_some_and(|before| matches!(before.kind, "{" | ",")) {
+            findings.push(Finding::at(code, leaf.start, "unexpected `,`"));
         }
         // `&&`, `++` and `--` are one token to Go even where only two of the half would make sense.
         if let Some(before) =
@@ -83,7 +105,7 @@ fn tokens(tree: &Tree, code: &str) -> Vec<Finding> {
 
 /// Whether the end of the line behind this token is a semicolon.
 fn ends_statement(leaf: &Leaf, code: &str) -> bool {
-    let text = &code[leaf.start..leaf.end];
+    let text = slice(code, leaf.start..leaf.end);
     match text {
         "break" | "continue" | "fallthrough" | "return" | "++" | "--" | ")" | "]" | "}" => true,
         "package" | "import" | "func" | "type" | "var" | "const" | "map" | "chan" | "struct"
@@ -167,7 +189,7 @@ fn declared_names(declaration: Node, code: &str) -> Option<Finding> {
 /// An import path is not empty and has none of the characters that no file system or URL likes.
 fn import_path(import: Node, code: &str) -> Option<Finding> {
     let path = import.child_by_field_name("path")?;
-    let text = code[path.byte_range()].trim_matches(['"', '`']);
+    let text = slice(code, path.byte_range()).trim_matches(['"', '`']);
     let illegal =
         |c: char| c.is_whitespace() || c.is_control() || "!\"#$%&'()*,:;<=>?[\\]^{|}`\u{fffd}".contains(c);
     let bad = text.is_empty() || text.contains(illegal);

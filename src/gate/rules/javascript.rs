@@ -3,6 +3,7 @@
 use tree_sitter::Node;
 
 use super::super::finding::Finding;
+use super::super::parsed::slice;
 
 /// What is wrong with one construct.
 pub(super) fn check_node(node: Node, code: &str, typed: bool) -> Option<Finding> {
@@ -12,10 +13,10 @@ pub(super) fn check_node(node: Node, code: &str, typed: bool) -> Option<Finding>
         "expression_statement" => nameless_declaration(node, code),
         "lexical_declaration" if !typed => constant_without_value(node, code),
         "await_expression" => await_outside_async(node, code),
-        "regex_pattern" if code[node.byte_range()].starts_with('*') => {
+        "regex_pattern" if slice(code, node.byte_range()).starts_with('*') => {
             Some(Finding::at(code, node.start_byte().saturating_sub(1), "comment that does not end"))
         }
-        "string" if super::runs_over(&code[node.byte_range()]) => {
+        "string" if super::runs_over(slice(code, node.byte_range())) => {
             Some(Finding::at(code, node.start_byte(), "string that does not end on its line"))
         }
         _ => None,
@@ -61,23 +62,17 @@ fn constant_without_value(declaration: Node, code: &str) -> Option<Finding> {
 
 /// `await` belongs to an async function, or to the top level of a module.
 fn await_outside_async(expression: Node, code: &str) -> Option<Finding> {
-    let mut around = expression.parent();
-    while let Some(node) = around {
-        match node.kind() {
-            "function_expression"
-            | "function_declaration"
-            | "generator_function"
-            | "arrow_function"
-            | "generator_function_declaration"
-            | "method_definition" => {
-                let mut cursor = node.walk();
-                let is_async = node.children(&mut cursor).any(|part| part.kind() == "async");
-                let message = "`await` in a function that is not async";
-                return (!is_async).then(|| Finding::at(code, expression.start_byte(), message));
-            }
-            "class_static_block" => return None,
-            _ => around = node.parent(),
-        }
-    }
-    None
+    const FUNCTIONS: [&str; 6] = [
+        "function_expression",
+        "function_declaration",
+        "generator_function",
+        "generator_function_declaration",
+        "arrow_function",
+        "method_definition",
+    ];
+    let around = super::ancestors(expression).find(|node| FUNCTIONS.contains(&node.kind()))?;
+    let mut cursor = around.walk();
+    let is_async = around.children(&mut cursor).any(|part| part.kind() == "async");
+    let message = "`await` in a function that is not async";
+    (!is_async).then(|| Finding::at(code, expression.start_byte(), message))
 }

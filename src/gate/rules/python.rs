@@ -3,24 +3,19 @@
 //! The grammar guesses blocks from whatever indentation there is and lets a statement run over line ends; Python
 //! does neither.
 
-use tree_sitter::{Node, Tree};
+use tree_sitter::Node;
 
 use super::super::finding::Finding;
-use super::super::syntax::visit;
-use super::Leaf;
+use super::super::parsed::{Leaf, Parsed, slice};
 
 /// Distance of tab stops in Python's indentation.
 const TAB_STOP: usize = 8;
 
 /// What the rules find in a Python file whose tree has no error.
-pub(super) fn check(tree: &Tree, code: &str) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    visit(tree, |node| {
-        findings.extend(check_node(node, code));
-        true
-    });
+pub(super) fn check(parsed: &Parsed) -> Vec<Finding> {
+    let mut findings = super::each_node(parsed, &[], |node| check_node(node, parsed.code));
     if findings.is_empty() {
-        findings.extend(lines(tree, code));
+        findings.extend(lines(parsed));
     }
     findings
 }
@@ -37,9 +32,37 @@ fn check_node(node: Node, code: &str) -> Option<Finding> {
             });
             (!guarded).then(|| Finding::at(code, node.end_byte(), "expected `except` or `finally`"))
         }
+        "raise_statement" if node.named_child(0)?.kind() == "expression_list" => {
+            at("unexpected `,` after `raise`")
+        }
+        "except_clause" => {
+            let mut cursor = node.walk();
+            let comma = node.children(&mut cursor).find(|part| part.kind() == ",")?;
+            let name = node.children(&mut cursor).any(|part| part.kind() == "as");
+            // From Python 3.14 on several types may stand without parentheses, but not with a name.
+            let old = name || node.named_child_count() == 3;
+            old.then(|| Finding::at(code, comma.start_byte(), "several exception types need parentheses"))
+        }
+        "expression_statement" if node.named_child(0)?.kind() == "named_expression" => {
+            at("`:=` needs parentheses here, or `=`")
+        }
+        "return_statement" if !is_inside(node, &["function_definition"], &["class_definition"]) => {
+            at("`return` outside a function")
+        }
+        "break_statement" | "continue_statement"
+            if !is_inside(
+                node,
+                &["for_statement", "while_statement"],
+                &["function_definition", "class_definition"],
+            ) =>
+        {
+            at("`break` or `continue` outside a loop")
+        }
+        "<>" => at("unexpected `<>`, did you mean `!=`?"),
+        "argument_list" => argument_order(node, code),
         "parameters" => parameter_order(node, code),
         "integer" => {
-            let digits = &code[node.byte_range()];
+            let digits = slice(code, node.byte_range());
             let octal = digits.len() > 1
                 && digits.bytes().all(|byte| byte.is_ascii_digit())
                 && digits.starts_with('0')
@@ -51,7 +74,7 @@ fn check_node(node: Node, code: &str) -> Option<Finding> {
             (last.kind() == ",").then(|| Finding::at(code, last.start_byte(), "unexpected `,`"))
         }
         "string" => {
-            let text = &code[node.byte_range()];
+            let text = slice(code, node.byte_range());
             let quoted = text.trim_start_matches(|c: char| c.is_ascii_alphabetic());
             let triple = quoted.starts_with("\"\"\"") || quoted.starts_with("'''");
             let open =
@@ -60,6 +83,31 @@ fn check_node(node: Node, code: &str) -> Option<Finding> {
         }
         _ => None,
     }
+}
+
+/// Whether a node stands in one of the kinds `around`, with none of the kinds `before` in between.
+fn is_inside(node: Node, around: &[&str], before: &[&str]) -> bool {
+    super::ancestors(node)
+        .find(|outer| before.contains(&outer.kind()) || around.contains(&outer.kind()))
+        .is_some_and(|outer| around.contains(&outer.kind()))
+}
+
+/// An argument by position must not follow one by name.
+fn argument_order(arguments: Node, code: &str) -> Option<Finding> {
+    let mut cursor = arguments.walk();
+    let mut named = false;
+    for argument in arguments.named_children(&mut cursor) {
+        match argument.kind() {
+            "keyword_argument" | "dictionary_splat" => named = true,
+            "list_splat" | "comment" | "line_continuation" => {}
+            _ if named => {
+                let message = "argument by position after an argument by name";
+                return Some(Finding::at(code, argument.start_byte(), message));
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 /// A parameter without a default must not follow one with a default, but for those that are by name only.
@@ -92,9 +140,10 @@ struct Indent {
 impl Indent {
     /// The indentation of the line that `offset` is on.
     fn of_line(code: &str, offset: usize) -> Self {
-        let start = code[..offset].rfind('\n').map_or(0, |newline| newline + 1);
+        let before = slice(code, 0..offset);
+        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let mut indent = Self { tabbed: 0, plain: 0 };
-        for byte in code[start..offset].bytes() {
+        for byte in before[start..].bytes() {
             match byte {
                 b'\t' => indent.tabbed = (indent.tabbed / TAB_STOP + 1) * TAB_STOP,
                 b'\x0c' => indent = Self { tabbed: 0, plain: 0 },
@@ -107,16 +156,17 @@ impl Indent {
 }
 
 /// The first logical line that is indented wrongly or begins where none may.
-fn lines(tree: &Tree, code: &str) -> Option<Finding> {
+fn lines(parsed: &Parsed) -> Option<Finding> {
+    let code = parsed.code;
     let mut stack = vec![Indent { tabbed: 0, plain: 0 }];
     let mut depth = 0_usize;
     let mut before: Option<Leaf> = None;
-    for leaf in super::leaves_of(tree, |kind| kind == "string") {
+    for leaf in parsed.leaves(|kind| kind == "string") {
         if leaf.kind == "comment" || leaf.kind == "line_continuation" || leaf.start == leaf.end {
             continue;
         }
         let begins =
-            before.as_ref().is_none_or(|before| depth == 0 && ends_line(&code[before.end..leaf.start]));
+            before.as_ref().is_none_or(|before| depth == 0 && ends_line(slice(code, before.end..leaf.start)));
         if begins {
             if let Some(before) = before.as_ref().filter(|before| !may_begin(before, &leaf)) {
                 return Some(Finding::at(code, before.end, "unexpected end of line"));

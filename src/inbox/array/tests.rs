@@ -92,21 +92,57 @@ fn an_element_that_is_not_utf_8_is_left_to_its_parser() {
 }
 
 #[test]
-fn limits_hold_whatever_the_chunk_size() {
-    let limits = Limits { max_entry_bytes: 8, max_depth: 2 };
+fn an_element_over_the_limit_costs_only_itself_whatever_the_chunk_size() {
+    let limits = Limits { max_entry_bytes: 8 };
+    let text = br#"["123456", {"a": ["1234567890"]}, 1, [12345678], "1234567", 12345678, 123456789]"#;
     for step in 1..20 {
-        let result = |bytes: &[u8]| scan_in_steps(bytes, step, limits);
-        assert_eq!(result(br#"["123456", 1]"#).1.unwrap().items, 2);
-        let (seen, err) = result(br#"[1, "1234567", 1]"#);
-        let err = err.unwrap_err();
-        assert!(matches!(err.kind, ScanErrorKind::TooLong { max: 8 }));
-        assert_eq!((seen.len(), err.offset, err.column), (1, 4, 5));
-        assert_eq!(result(b"[[[]]]").1.unwrap().items, 1);
-        assert!(matches!(result(b"[[[[]]]]").1.unwrap_err().kind, ScanErrorKind::Syntax { .. }));
+        let mut seen = Vec::new();
+        let result = scan(Slow { rest: Cursor::new(text), step }, limits, |item| {
+            let whole = &text[item.range.start as usize..item.range.end as usize];
+            match item.overlong {
+                None => assert_eq!(item.text, whole),
+                Some(hash) => {
+                    assert_eq!(item.text, &whole[..8]);
+                    assert_eq!(hash, <[u8; 32]>::from(Sha256::digest(whole)));
+                }
+            }
+            assert_eq!(item.column, item.range.start + 1);
+            seen.push((String::from_utf8_lossy(whole).into_owned(), item.overlong.is_some()));
+            ControlFlow::Continue(())
+        });
+        let scanned = result.unwrap();
+        assert_eq!((scanned.items, scanned.sha256), (7, Sha256::digest(text).into()));
+        let over: Vec<_> = seen.iter().map(|(_, over)| *over).collect();
+        assert_eq!(over, [false, true, false, true, true, false, true], "{seen:?}");
     }
-    let deep = |levels: usize| format!("[{}{}]", "[".repeat(levels), "]".repeat(levels));
-    assert!(whole(deep(127).as_bytes()).1.is_ok());
-    assert!(whole(deep(128).as_bytes()).1.is_err());
+}
+
+#[test]
+fn depth_costs_nothing_and_words_cost_only_themselves() {
+    let deep = |levels: usize| format!("[1, {}{}, 2]", "[".repeat(levels), "]".repeat(levels));
+    for levels in [127, 128, 200, 100_000] {
+        assert_eq!(whole(deep(levels).as_bytes()).1.unwrap().items, 3);
+    }
+    let (seen, result) = whole(b"[NaN, bad, 'x', -Infinity, {a: b}]");
+    assert!(
+        matches!(result.unwrap_err().kind, ScanErrorKind::Syntax { .. }),
+        "a single quote begins nothing"
+    );
+    assert_eq!(seen.len(), 2);
+    assert_eq!(whole(b"[NaN, bad, -Infinity, {a: b}]").1.unwrap().items, 4);
+}
+
+#[test]
+fn memory_does_not_grow_with_an_element_over_the_limit() {
+    let long = format!("[{{\"a\": \"{}\"}}, 1]", "x".repeat(4 << 20));
+    let mut scanner_buffer = 0;
+    let limits = Limits { max_entry_bytes: 1 << 20 };
+    let result = scan(long.as_bytes(), limits, |item| {
+        scanner_buffer = scanner_buffer.max(item.text.len());
+        ControlFlow::Continue(())
+    });
+    assert_eq!(result.unwrap().items, 2);
+    assert_eq!(scanner_buffer, HEAD);
 }
 
 #[test]

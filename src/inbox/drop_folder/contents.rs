@@ -1,13 +1,12 @@
 //! What the bytes of a dropped file are: one entry, or an array of them.
 //!
-//! Pure. A file that breaks off still gives the entries that stand before the break, so that one slip costs no good
-//! neighbour.
-
-use std::ops::ControlFlow;
+//! Pure. A damaged file still gives the entries that stand before the damage, and those behind it that can be
+//! recognised, so that one slip costs no good neighbour.
 
 use serde::de::IgnoredAny;
 
-use crate::inbox::array::{Limits, scan};
+use crate::inbox::array::salvage::scan_all;
+use crate::inbox::array::{Item, Limits};
 use crate::inbox::intake::Intake;
 use crate::inbox::parse::Place;
 use crate::job::Submission;
@@ -61,11 +60,11 @@ fn one(text: &[u8], start: usize, intake: &Intake, label: &str) -> Contents {
 
 fn array(bytes: &[u8], intake: &Intake, label: &str) -> Contents {
     let mut submissions = Vec::new();
-    let scanned = scan(bytes, Limits::default(), |item| {
-        submissions
-            .push(intake.parse(item.text, Place { file: label, line: item.line, column: item.column }));
-        ControlFlow::Continue(())
-    });
+    let mut take = |item: &Item<'_>| {
+        let place = Place { file: label, line: item.line, column: item.column };
+        submissions.push(intake.parse(item.whole(bytes), place));
+    };
+    let scanned = scan_all(bytes, Limits::default(), &mut take);
     let flaw = match scanned {
         Err(err) => {
             let kind = err.kind.to_string();

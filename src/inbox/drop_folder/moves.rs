@@ -4,14 +4,14 @@
 //! file itself does. Never looks into a file.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::DirBuilder;
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+use crate::inbox::prune::create_private;
 
 /// Longest file name on every common file system, in bytes.
 const MAX_NAME: usize = 255;
@@ -43,7 +43,7 @@ pub(super) struct Moves {
 impl Moves {
     /// Makes the folders that are missing.
     pub(super) fn prepare(&self) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.limbo)?;
+        create_private(&self.limbo)?;
         match std::fs::create_dir(&self.folder) {
             Err(err) if err.kind() != io::ErrorKind::AlreadyExists => Err(err),
             _ => Ok(()),
@@ -71,6 +71,9 @@ impl Moves {
         match std::fs::create_dir(&folder) {
             Err(err) if err.kind() != io::ErrorKind::AlreadyExists => return Err(err),
             _ => {}
+        }
+        if !std::fs::symlink_metadata(&folder)?.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, "that is a link or a file; take it away"));
         }
         for number in 1..=MAX_NUMBER {
             let target = folder.join(numbered(name, number));

@@ -22,6 +22,9 @@ pub trait Judge {
     /// Where this element stands.
     fn standing(&mut self, raw: &[u8]) -> Standing;
 
+    /// Whether an element that is too long to be an entry was reported already, by the SHA-256 of its bytes.
+    fn was_reported(&mut self, sha256: [u8; 32]) -> bool;
+
     /// Which entry this element is, however it is spaced: the id of its job, or of the job it would become.
     fn id(&mut self, raw: &[u8]) -> JobId;
 

@@ -20,6 +20,7 @@ mod view;
 pub use judge::{Judge, Standing};
 pub use pruner::{Pruned, Pruner, Tended};
 pub use refused::Refused;
+pub(in crate::inbox) use site::create_private;
 pub use site::{Site, Support};
 
 #[cfg(test)]

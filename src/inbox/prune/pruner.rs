@@ -296,7 +296,9 @@ fn plan(
             planner.remove(item.range.clone());
         } else {
             planner.keep(item.range.clone());
-            missing.seen(item.text, judge);
+            if item.overlong.is_none() {
+                missing.seen(item.text, judge);
+            }
         }
     })
     .map_err(|err| match err {

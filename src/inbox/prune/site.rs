@@ -53,7 +53,7 @@ impl Site {
 
     /// Makes the limbo folder if it is missing.
     pub(super) fn create_limbo(&self) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.limbo)
+        create_private(&self.limbo)
     }
 
     /// Makes what happened to names in both folders durable.
@@ -109,6 +109,15 @@ pub enum Support {
         /// What is missing.
         why: String,
     },
+}
+
+/// Makes a folder that is ours alone, unless it is there; refuses a link to one.
+pub(in crate::inbox) fn create_private(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    if std::fs::symlink_metadata(folder)?.is_dir() {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::NotADirectory, format!("`{}` is a link; take it away", folder.display())))
 }
 
 /// Creates a private file that did not exist.

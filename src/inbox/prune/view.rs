@@ -4,16 +4,18 @@
 //! does not grow with the file. Never hands over anything from a view that may mix old and new bytes.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, BufReader, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::judge::{Judge, Standing};
 use crate::clock::Millis;
 use crate::inbox::array::{Item, Limits, ScanErrorKind, Scanned, scan};
 use crate::inbox::open::{Fingerprint, OpenError, Writers, open_regular};
+use crate::inbox::stretch::Stretch;
 
 /// Where nobody can be asked about writers, a file counts as settled when it is that old, in nanoseconds.
 const QUIET_NS: i128 = 250_000_000;
@@ -117,17 +119,16 @@ pub(super) fn read(
     let mut failed = None;
     let mut bad = None;
     let result = scan(&opened.file, Limits::default(), |item| {
-        if serde_json::from_slice::<&RawValue>(item.text).is_err() {
-            bad.get_or_insert_with(|| {
-                format!("an entry is not valid JSON (line {}, column {})", item.line, item.column)
-            });
+        if let Err(what) = check(opened, &item, judge, manner) {
+            bad.get_or_insert_with(|| format!("{what} (line {}, column {})", item.line, item.column));
             return if manner == Manner::Salvage {
                 ControlFlow::Continue(())
             } else {
                 ControlFlow::Break(())
             };
         }
-        let standing = judge.standing(item.text);
+        // One that is too long was reported to its owner and is theirs.
+        let standing = if item.overlong.is_some() { Standing::Open } else { judge.standing(item.text) };
         if standing == Standing::Unknown
             && let Err(err) = batch.add(item.text, judge)
         {
@@ -155,6 +156,30 @@ pub(super) fn read(
     match (result, why) {
         (Ok(scanned), None) => Ok(Seen { scanned, unknown: batch.given }),
         (_, why) => Err(ViewError::Bad { why: why.unwrap_or_default(), empty, unknown: batch.given }),
+    }
+}
+
+/// Whether this element allows to trust the file, and to let go of it when it was displaced.
+fn check(
+    opened: &Opened,
+    item: &Item<'_>,
+    judge: &mut dyn Judge,
+    manner: Manner,
+) -> Result<(), &'static str> {
+    let valid = match item.overlong {
+        None => serde_json::from_slice::<&RawValue>(item.text).is_ok(),
+        Some(_) => {
+            let text = BufReader::new(Stretch::new(&opened.file, item.range.clone()));
+            serde_json::from_reader::<_, IgnoredAny>(text).is_ok()
+        }
+    };
+    if !valid {
+        return Err("an entry is not valid JSON");
+    }
+    match item.overlong {
+        // It cannot be put back, so the displaced file must be kept.
+        Some(hash) if manner != Manner::Ingest && !judge.was_reported(hash) => Err("an entry is too long"),
+        _ => Ok(()),
     }
 }
 

@@ -13,11 +13,12 @@ use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open, openat};
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::SigSet;
-use nix::unistd::{Pid, chdir, pipe2};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{Pid, chdir, fchdir, pipe2};
 use thiserror::Error;
 
 use crate::runner::protocol::Request;
@@ -127,16 +128,30 @@ impl Launcher {
 /// Makes the command's folder ours, for it to inherit. Everything of the holder's own is named by absolute paths.
 fn enter_cwd(request: &Request) -> Result<(), SpawnError> {
     let path = request.cwd.as_path();
-    let entered = if path.is_absolute() {
-        create_cwd(request).and_then(|()| Ok(chdir(path)?))
-    } else {
-        Err(io::Error::from(Errno::EINVAL))
+    let entered = match (path.parent(), path.file_name()) {
+        (Some(outputs), Some(name)) if path.is_absolute() && request.create_cwd => create_and_enter(outputs, name),
+        _ if path.is_absolute() => chdir(path).map_err(io::Error::from),
+        _ => Err(io::Error::from(Errno::EINVAL)),
     };
     entered.map_err(|source| SpawnError::Cwd { path: path.to_owned(), source })
 }
 
-fn create_cwd(request: &Request) -> io::Result<()> {
-    if request.create_cwd { create_folder(&request.cwd, 0o755).or_else(already_there) } else { Ok(()) }
+/// Enters `outputs/name`, both created when missing. A link in the place of either, which anybody could have put there
+/// since the names can be guessed, is not followed.
+fn create_and_enter(outputs: &Path, name: &OsStr) -> io::Result<()> {
+    const FOLDER: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+    let real = |errno| match errno {
+        Errno::ENOTDIR | Errno::ELOOP => io::Error::other("it, or the folder it stands in, is a link or a file; take that away"),
+        errno => errno.into(),
+    };
+    create_folder(outputs, 0o755).or_else(already_there)?;
+    let outputs = open(outputs, FOLDER, Mode::empty()).map_err(real)?;
+    match mkdirat(&outputs, name, Mode::from_bits_truncate(0o755)) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let folder = openat(&outputs, name, FOLDER, Mode::empty()).map_err(real)?;
+    Ok(fchdir(&folder)?)
 }
 
 /// Creates a folder, and the ones above it when they are missing. Fails with `AlreadyExists` as mkdir does.

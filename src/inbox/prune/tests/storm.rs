@@ -85,6 +85,10 @@ impl Judge for Journal {
         self.known.get(&number_of(raw)).copied().unwrap_or(Standing::Unknown)
     }
 
+    fn was_reported(&mut self, _: [u8; 32]) -> bool {
+        false
+    }
+
     fn id(&mut self, raw: &[u8]) -> JobId {
         JobId(number_of(raw).to_string())
     }
