@@ -18,6 +18,8 @@ use crate::status::{StatusFile, WorkerState};
 
 /// How long a look may take; a file system that does not answer must not stop the monitor.
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
+/// How long the ledger may take; a look without it still tells whether the worker is alive.
+const LEDGER_LIMIT: Duration = Duration::from_secs(2);
 /// Below so many free bytes a worker cannot write its status and can only touch it.
 const FULL_BELOW: u64 = 64 << 10;
 
@@ -83,7 +85,8 @@ fn beat(scene: &Scene, status: &StatusFile) -> Beat {
         critical: part.critical,
         degraded: part.degraded.is_some(),
     };
-    let (running, startable) = work(scene, status.state);
+    let (inner, state) = (scene.clone(), status.state);
+    let (running, startable) = probe::ask(LEDGER_LIMIT, move || work(&inner, state)).unwrap_or_default();
     Beat {
         seq: status.seq,
         stamp_ms: whole_ms(status.timestamp),

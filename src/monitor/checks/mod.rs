@@ -1,7 +1,7 @@
 //! All checks of a diagnosis. Every one of them only reads, and has a deadline of its own.
 //!
 //! The checks run side by side, so that one that waits for a dead mount delays none of the others; what does not
-//! answer in time is "unknown". The order of the report is the order of [`SECTIONS`], whoever answers first.
+//! answer in time is "unknown". The order of the report is fixed, whoever answers first.
 
 mod disk;
 mod drop_folder;

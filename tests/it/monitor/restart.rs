@@ -93,6 +93,31 @@ fn a_worker_that_is_stopped_for_less_than_the_limit_is_left_alone() {
 }
 
 #[test]
+fn a_machine_that_was_suspended_restarts_nobody() {
+    let bed = Bed::new();
+    let worker = bed.start(&[]);
+    let old = holder(&bed).unwrap();
+    let monitor = watch(&bed, command(&bed, &QUICK));
+    let seq = status(&bed)["seq"].as_u64().unwrap();
+    wait_for("a heartbeat that was looked at", || (status(&bed)["seq"].as_u64()? > seq + 1).then_some(()));
+    // Both stand still for longer than the limit on a clock that goes on, then the monitor wakes up first.
+    worker.signal(Signal::SIGSTOP);
+    monitor.signal(Signal::SIGSTOP);
+    let until = Instant::now() + Duration::from_secs(7);
+    wait_for("more than the limit", || (Instant::now() > until).then_some(()));
+    monitor.signal(Signal::SIGCONT);
+    let until = Instant::now() + Duration::from_millis(1500);
+    wait_for("a look at a worker that still sleeps", || (Instant::now() > until).then_some(()));
+    worker.signal(Signal::SIGCONT);
+    let seq = status(&bed)["seq"].as_u64().unwrap();
+    wait_for("more heartbeats than the limit has", || {
+        (status(&bed)["seq"].as_u64()? > seq + 6).then_some(())
+    });
+    assert_eq!(holder(&bed), Some(old));
+    assert!(incidents(&bed).is_empty());
+}
+
+#[test]
 fn a_killed_worker_comes_back_and_one_that_was_stopped_on_purpose_does_not() {
     let bed = Bed::with_config("[monitor]\nalert = [\"sh\", \"-c\", \"cat >> alerts; echo >> alerts\"]\n");
     let worker = bed.start(&[]);
@@ -166,4 +191,17 @@ fn a_monitor_that_was_killed_between_ending_and_starting_makes_up_for_it() {
     bed.put(".stallproof/monitor.json", r#"{"owed_start": true}"#);
     let _monitor = watch(&bed, command(&bed, &QUICK));
     wait_for("the worker that was owed", || holder(&bed));
+}
+
+#[test]
+fn a_test_alert_says_whether_it_arrived() {
+    let bed = Bed::with_config("[monitor]\nalert = [\"sh\", \"-c\", \"cat > alert.json\"]\n");
+    assert!(run(&bed, &["--test-alert"]).status.success());
+    let event: Value = serde_json::from_str(&bed.read("alert.json")).unwrap();
+    assert_eq!(event["event"], "test");
+    assert_eq!(event["dir"], std::fs::canonicalize(bed.path()).unwrap().to_str().unwrap());
+    bed.put("stallproof.toml", "[monitor]\nalert = [\"sh\", \"-c\", \"exit 9\"]\n");
+    let failed = run(&bed, &["--test-alert"]);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&failed.stdout).contains("exit status: 9"), "{failed:?}");
 }
