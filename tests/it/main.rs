@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is how a broken assumption is reported")]
 
+mod bad_input;
 mod chaos;
 mod cli;
 mod holder;
+mod queue_files;
 mod worker;
 
 mod support;
