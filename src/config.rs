@@ -1,7 +1,7 @@
 //! The typed configuration and its defaults.
 //!
 //! `stallproof.toml` is optional and every key in it is; an unknown key is an error that names the key and the line.
-//! Parsing yields plain data ([`raw`]), checked once into [`Config`], which cannot hold a bad mix. Never reads
+//! Parsing yields plain data (`raw`), checked once into [`Config`], which cannot hold a bad mix. Never reads
 //! anything but that one file.
 
 mod raw;

@@ -1,7 +1,7 @@
 //! Chooses which job starts next.
 //!
 //! The policy ([`choose`]) is pure: candidates in order, what runs, the limits and the number of free slots in; picks
-//! out. The loop ([`run`]) keeps a short list of candidates so that a claim costs the same however many jobs wait,
+//! out. The loop ([`Scheduler::run`]) keeps a short list of candidates so that a claim costs the same however many jobs wait,
 //! takes a free slot before it claims, and hands the claimed job to that slot. It never touches processes or files.
 //! Order: sources of rank 0 (`qa`) first, then priority, then age. A full lane or key is skipped, never waited for.
 

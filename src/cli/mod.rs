@@ -1,7 +1,7 @@
 //! The command line: one file per command, each a struct of arguments and a `run`.
 //!
 //! Commands read and change the ledger themselves, so that they work when the worker is hung or dead. Everything they
-//! print goes through [`output::Out`]; everything in it that others wrote goes through [`crate::terminal::escape`].
+//! print goes through `output::Out`; everything in it that others wrote goes through [`crate::terminal::escape`].
 //! Nothing here starts processes or touches queue files, except `init` and `demo`, which create what is missing.
 
 mod add;

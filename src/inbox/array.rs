@@ -438,11 +438,10 @@ impl<R: Read, F: FnMut(Item<'_>) -> ControlFlow<()>> Scanner<R, F> {
                     self.state = State::Text;
                     return Ok(at + 1);
                 }
+                b'{' | b'[' if self.nesting.open(byte == b'{') => {}
                 b'{' | b'[' => {
-                    if !self.nesting.open(byte == b'{') {
-                        let what = "an entry is nested too deep to be followed".to_owned();
-                        return Err((at, ScanErrorKind::Syntax { what }));
-                    }
+                    let what = "an entry is nested too deep to be followed".to_owned();
+                    return Err((at, ScanErrorKind::Syntax { what }));
                 }
                 b'}' | b']' => {
                     let object = self.nesting.is_object();
