@@ -79,7 +79,8 @@ mod tests {
         assert!(!should_prune(&Situation { last_prune: Some(Duration::from_millis(400)), ..small }));
         assert!(should_prune(&Situation { pending: 12_500, ..BUSY_LARGE_FILE }));
         assert!(should_prune(&Situation { any_open: false, ..BUSY_LARGE_FILE }));
-        let larger = Situation { bytes: 2 << 20, last_prune: Some(Duration::from_secs(241)), ..BUSY_LARGE_FILE };
+        let larger =
+            Situation { bytes: 2 << 20, last_prune: Some(Duration::from_secs(241)), ..BUSY_LARGE_FILE };
         assert!(!should_prune(&larger));
         assert!(should_prune(&Situation { pending: 3125, ..larger }));
         assert!(should_prune(&Situation { last_prune: Some(Duration::from_secs(601)), ..BUSY_LARGE_FILE }));

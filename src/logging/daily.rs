@@ -44,7 +44,8 @@ impl Daily {
     fn remove_oldest(&self) {
         let Ok(listing) = std::fs::read_dir(&self.folder) else { return };
         let is_ours = |name: &String| {
-            name.strip_prefix(&self.prefix).is_some_and(|date| date.len() == 10 && date.parse::<Date>().is_ok())
+            name.strip_prefix(&self.prefix)
+                .is_some_and(|date| date.len() == 10 && date.parse::<Date>().is_ok())
         };
         let names = listing.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let mut names: Vec<String> = names.filter(is_ours).collect();
@@ -77,8 +78,13 @@ fn open(path: &Path) -> io::Result<File> {
         io::Error::new(err.kind(), format!("cannot log to `{}`: {what}; take it away", path.display()))
     };
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file =
-        OpenOptions::new().append(true).create(true).mode(0o644).custom_flags(flags).open(path).map_err(explain)?;
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o644)
+        .custom_flags(flags)
+        .open(path)
+        .map_err(explain)?;
     if file.metadata()?.is_file() {
         Ok(file)
     } else {

@@ -73,7 +73,10 @@ impl Moves {
             _ => {}
         }
         if !std::fs::symlink_metadata(&folder)?.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::NotADirectory, "that is a link or a file; take it away"));
+            return Err(io::Error::new(
+                io::ErrorKind::NotADirectory,
+                "that is a link or a file; take it away",
+            ));
         }
         for number in 1..=MAX_NUMBER {
             let target = folder.join(numbered(name, number));

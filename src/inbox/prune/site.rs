@@ -117,7 +117,10 @@ pub(in crate::inbox) fn create_private(folder: &Path) -> io::Result<()> {
     if std::fs::symlink_metadata(folder)?.is_dir() {
         return Ok(());
     }
-    Err(io::Error::new(io::ErrorKind::NotADirectory, format!("`{}` is a link; take it away", folder.display())))
+    Err(io::Error::new(
+        io::ErrorKind::NotADirectory,
+        format!("`{}` is a link; take it away", folder.display()),
+    ))
 }
 
 /// Creates a private file that did not exist.

@@ -129,7 +129,9 @@ impl Launcher {
 fn enter_cwd(request: &Request) -> Result<(), SpawnError> {
     let path = request.cwd.as_path();
     let entered = match (path.parent(), path.file_name()) {
-        (Some(outputs), Some(name)) if path.is_absolute() && request.create_cwd => create_and_enter(outputs, name),
+        (Some(outputs), Some(name)) if path.is_absolute() && request.create_cwd => {
+            create_and_enter(outputs, name)
+        }
         _ if path.is_absolute() => chdir(path).map_err(io::Error::from),
         _ => Err(io::Error::from(Errno::EINVAL)),
     };
@@ -141,7 +143,9 @@ fn enter_cwd(request: &Request) -> Result<(), SpawnError> {
 fn create_and_enter(outputs: &Path, name: &OsStr) -> io::Result<()> {
     const FOLDER: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
     let real = |errno| match errno {
-        Errno::ENOTDIR | Errno::ELOOP => io::Error::other("it, or the folder it stands in, is a link or a file; take that away"),
+        Errno::ENOTDIR | Errno::ELOOP => {
+            io::Error::other("it, or the folder it stands in, is a link or a file; take that away")
+        }
         errno => errno.into(),
     };
     create_folder(outputs, 0o755).or_else(already_there)?;

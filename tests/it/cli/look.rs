@@ -452,6 +452,7 @@ fn help_names_every_command() {
       drain        Stop the worker: no new work, then running attempts get their grace
       handover     Stop the worker and leave running attempts to the next one
       check        Look for mistakes in the configuration and the queue files
+      cleanup      List stale workers, orphaned processes and abandoned locks, and end them with --force
       init         Create the files and folders that are missing in the working directory
       demo         Run a handful of sample ideas in a scratch folder
       completions  Print the completion script of a shell
