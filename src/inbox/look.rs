@@ -5,6 +5,7 @@
 //! bytes and not parsed; of the others only the place is kept, and their bytes are read again, and must be the same,
 //! when it is their turn to be recorded. Memory does not depend on the size of the file.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read as _};
 use std::ops::{ControlFlow, Range};
@@ -100,24 +101,38 @@ impl Content {
     /// Takes in what can be recognised behind the damage.
     pub fn salvage(&mut self, damage: &ScanError, last: &View, doing: &Doing) -> io::Result<()> {
         let Some(resume) = damage.resume else { return Ok(()) };
-        let (view, unknown) = (&mut self.view, &mut self.unknown);
+        let view = std::mem::take(&mut self.view);
+        let mut sorter =
+            Sorter { view, seen: self.unknown.iter().map(|one| one.key).collect(), ..Sorter::default() };
         let rest = BufReader::new(Stretch::new(&self.file, resume.offset..u64::MAX));
-        salvage(rest, resume, Limits::default(), |item| {
+        let read = salvage(rest, resume, Limits::default(), |item| {
             doing.moved();
-            sort(&item, last, view, unknown, true);
-        })
+            sorter.add(&item, last, true);
+        });
+        self.view = sorter.view;
+        self.unknown.append(&mut sorter.unknown);
+        read
     }
 }
 
-/// Adds an element to those that are known or to the others.
-fn sort(item: &Item<'_>, last: &View, view: &mut View, unknown: &mut Vec<Unknown>, salvaged: bool) {
-    view.total += 1;
-    let key = ElementKey::of_item(item);
-    match last.job(key) {
-        Some((seq, state)) => view.add(key, seq, state),
-        None => {
+/// What goes by in one reading, sorted into what is known and what is not.
+#[derive(Default)]
+struct Sorter {
+    view: View,
+    unknown: Vec<Unknown>,
+    seen: HashSet<ElementKey>,
+}
+
+impl Sorter {
+    /// Of several equal elements that are unknown the first is kept: the others are the same entry.
+    fn add(&mut self, item: &Item<'_>, last: &View, salvaged: bool) {
+        self.view.total += 1;
+        let key = ElementKey::of_item(item);
+        if let Some((seq, state)) = last.job(key) {
+            self.view.add(key, seq, state);
+        } else if self.seen.insert(key) {
             let (range, line, column) = (item.range.clone(), item.line, item.column);
-            unknown.push(Unknown { key, range, line, column, overlong: item.overlong, salvaged });
+            self.unknown.push(Unknown { key, range, line, column, overlong: item.overlong, salvaged });
         }
     }
 }
@@ -137,10 +152,10 @@ impl Looker<'_> {
         }
         let is_racy = fingerprint.is_racy(Millis::now());
         self.doing.step("read");
-        let (mut view, mut unknown) = (View::default(), Vec::new());
+        let mut sorter = Sorter::default();
         let scanned = scan(&file, Limits::default(), |item| {
             self.doing.moved();
-            sort(&item, self.last, &mut view, &mut unknown, false);
+            sorter.add(&item, self.last, false);
             ControlFlow::Continue(())
         });
         if let Err(ScanError { kind: ScanErrorKind::Io(err), .. }) = scanned {
@@ -152,6 +167,7 @@ impl Looker<'_> {
             Ok(_) if !self.may_read(&file) => return Sight::Busy("somebody is writing"),
             Ok(_) => {}
         }
+        let Sorter { view, unknown, .. } = sorter;
         let content = Content { file, fingerprint, is_racy, view, unknown };
         match scanned {
             Ok(_) => Sight::Whole(content),

@@ -63,8 +63,8 @@ pub async fn run<S: Source>(source: S, shell: Shell) -> anyhow::Result<()> {
                         let round = source.round();
                         (source, round)
                     }));
-                } else if let Some(stall) = watchdog.look(&doing) {
-                    shell.stalled(&stall);
+                } else {
+                    shell.goes_on(watchdog.look(&doing), &doing);
                 }
             }
         }
@@ -107,6 +107,22 @@ impl Shell {
         Ok(source)
     }
 
+    /// A round that takes long has been looked at.
+    fn goes_on(&self, look: Look, doing: &Doing) {
+        match look {
+            // A large file takes its time; whoever waits for a sign of life gets one.
+            Look::Moving { again } => {
+                if again {
+                    self.part.recovered();
+                }
+                self.part.phase(format!("busy in {}", doing.name()));
+                self.part.round_done();
+            }
+            Look::Still => {}
+            Look::Stalled(stall) => self.stalled(&stall),
+        }
+    }
+
     /// The round in flight stands still, the loop does not.
     fn stalled(&self, stall: &Stall) {
         let reason = format!("stalled since {} in {}", stall.since, stall.step);
@@ -134,6 +150,15 @@ struct Watchdog {
     reported: bool,
 }
 
+enum Look {
+    /// It made progress since the last look; `again` after a stall.
+    Moving { again: bool },
+    /// Not for a short while.
+    Still,
+    /// Not for long.
+    Stalled(Stall),
+}
+
 struct Stall {
     since: Millis,
     step: &'static str,
@@ -146,23 +171,24 @@ impl Watchdog {
     }
 
     fn start(&mut self, doing: &Doing) {
-        *self = Self { reported: self.reported, ..Self::new(doing) };
+        *self = Self::new(doing);
     }
 
     fn rest(&mut self) {
         self.reported = false;
     }
 
-    fn look(&mut self, doing: &Doing) -> Option<Stall> {
+    fn look(&mut self, doing: &Doing) -> Look {
         if doing.count() != self.count {
+            let again = self.reported;
             self.start(doing);
-            return None;
+            return Look::Moving { again };
         }
         if self.moved.elapsed() < DEADLINE {
-            return None;
+            return Look::Still;
         }
         let is_new = !std::mem::replace(&mut self.reported, true);
-        Some(Stall { since: self.since, step: doing.name(), is_new })
+        Look::Stalled(Stall { since: self.since, step: doing.name(), is_new })
     }
 }
 

@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is how a broken assumption is reported")]
 
+mod bad_input;
 mod chaos;
 mod cli;
 mod holder;
 mod monitor;
+mod queue_files;
 mod worker;
 
 mod support;

@@ -26,6 +26,7 @@ impl Source for Scripted {
 }
 
 struct Bed {
+    doing: Doing,
     script: mpsc::Sender<Result<Round, LedgerError>>,
     view: watch::Receiver<SourceView>,
     progress: Progress,
@@ -45,8 +46,9 @@ fn bed() -> Bed {
         view: view_tx,
         stop: stop_rx,
     };
-    let task = tokio::spawn(run(Scripted { doing: Doing::default(), rounds }, shell));
-    Bed { script, view, progress, stop, task }
+    let doing = Doing::default();
+    let task = tokio::spawn(run(Scripted { doing: doing.clone(), rounds }, shell));
+    Bed { doing, script, view, progress, stop, task }
 }
 
 impl Bed {
@@ -96,6 +98,27 @@ async fn a_stalled_round_is_named_while_the_loop_turns_and_its_late_result_is_ta
     bed.stop.send(true).unwrap();
     let stopped = tokio::time::timeout(Duration::from_secs(5), bed.task).await;
     stopped.expect("a stop does not wait for a stalled round").unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_round_that_takes_long_but_goes_on_is_a_sign_of_life() {
+    let bed = bed();
+    bed.until("the stall", |part| part.degraded.is_some()).await;
+    bed.doing.moved();
+    bed.until("the end of the stall", |part| part.degraded.is_none() && part.phase == "busy in reading")
+        .await;
+    let before = bed.part().counter;
+    let mut moved = 0;
+    bed.until("signs of life", |part| {
+        moved += 1;
+        bed.doing.moved();
+        part.counter > before + 10
+    })
+    .await;
+    assert!(moved > 10, "one for each movement that is seen");
+    bed.stop.send(true).unwrap();
+    let _ = bed.script.send(Ok(Round::default()));
+    bed.task.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -107,7 +107,7 @@ fn trees_of_no_attempt_are_ended_and_those_of_live_attempts_and_other_directorie
     bed.work_until_idle(&[]);
     bed.ok(&["add", "--title", "live", "--", "sleep", "1000"]);
     let worker = bed.start(&[]);
-    let job = wait_for("a running job", || Some(bed.processes()).filter(|found| !found.is_empty()));
+    let job = wait_for("the job's process", || Some(bed.processes()).filter(|found| !found.is_empty()));
     let other = Bed::new();
     let (mut over, mut unknown) = (Marked::start(&bed, 1, 1), Marked::start(&bed, 99, 1));
     let mut foreign = Marked::start(&other, 1, 1);

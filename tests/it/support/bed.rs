@@ -3,11 +3,12 @@
 //! Everything a bed started is gone when it is dropped, also after a failed test: the worker, its holders and every
 //! process of an attempt (found by the mark in its environment).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -157,6 +158,47 @@ impl Bed {
         let output = self.run(&["show", id, "--json"]);
         let job: Value = serde_json::from_slice(&output.stdout).ok()?;
         job["state"].as_str().map(str::to_owned)
+    }
+
+    /// The status file.
+    pub fn status(&self) -> Value {
+        serde_json::from_str(&self.read("worker_status.json")).unwrap_or_default()
+    }
+
+    /// Why sources are degraded, by the stem of their file's name.
+    pub fn degraded(&self) -> BTreeMap<String, String> {
+        let status = self.status();
+        let parts = status["progress"].as_object().into_iter().flatten();
+        let reason = |(name, part): (&String, &Value)| {
+            let name = name.strip_prefix("poller ")?.trim_end_matches(".json").to_owned();
+            Some((name, part["degraded"].as_str()?.to_owned()))
+        };
+        parts.filter_map(reason).collect()
+    }
+
+    /// Rounds completed by the source whose file's name has this stem, as of the last heartbeat.
+    pub fn progress(&self, stem: &str) -> u64 {
+        let part = format!("poller {stem}.json");
+        self.status()["progress"][part]["counter"].as_u64().unwrap_or_default()
+    }
+
+    /// Whether any file in the directory, its names included, holds this text.
+    pub fn holds(&self, text: &str) -> bool {
+        fn search(path: &Path, text: &[u8]) -> bool {
+            let meta = path.symlink_metadata().unwrap();
+            if meta.is_dir() {
+                return fs::read_dir(path).unwrap().any(|entry| search(&entry.unwrap().path(), text));
+            }
+            let in_name = path.as_os_str().as_encoded_bytes().windows(text.len()).any(|part| part == text);
+            in_name || meta.is_file() && fs::read(path).unwrap().windows(text.len()).any(|part| part == text)
+        }
+        search(self.path(), text.as_bytes())
+    }
+
+    /// Age of what the heartbeat vouches for.
+    pub fn heartbeat_age(&self) -> Duration {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        Duration::from_secs_f64((now - self.status()["timestamp"].as_f64().unwrap()).max(0.0))
     }
 
     /// Starts a worker and waits until it is ready (or has ended, for one that ends by itself).
