@@ -92,7 +92,8 @@ async fn hold(workdir: Workdir, options: Options) -> anyhow::Result<()> {
     .await??;
     let guard = logging::start(&workdir.logs(), "worker")?;
     tracing::info!(dir = %workdir.root().display(), version = env!("CARGO_PKG_VERSION"), "worker starts");
-    let result = Worker::start(workdir, config, options).await?.work().await;
+    let (worker, signals) = Worker::start(workdir, config, options).await?;
+    let result = worker.work(signals).await;
     match &result {
         Ok(()) => tracing::info!("worker ends"),
         Err(err) => tracing::error!(error = format!("{err:#}"), "worker fails"),
@@ -119,7 +120,12 @@ struct Worker {
 }
 
 impl Worker {
-    async fn start(workdir: Workdir, config: Arc<Config>, options: Options) -> anyhow::Result<Self> {
+    /// The worker, ready, and the signals it listens to from before it says so: whoever waits for READY may stop it.
+    async fn start(
+        workdir: Workdir,
+        config: Arc<Config>,
+        options: Options,
+    ) -> anyhow::Result<(Self, stop::Signals)> {
         let progress = Progress::default();
         let board = Board::default();
         let path = workdir.ledger();
@@ -149,12 +155,13 @@ impl Worker {
         let inherited = recover::inherited(&shop, &worker.ledger).await?;
         worker.start_slots(shop, inherited, workdir.state().join("holder.log"));
         worker.parts.spawn(stop::follow_cancel_requests(worker.ledger.clone(), worker.board.clone()));
+        let signals = stop::Signals::new()?;
         worker.heartbeat.show(WorkerState::Ready, None).await;
         if let Err(err) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
             tracing::warn!(error = %err, "cannot tell the service manager that the worker is ready");
         }
         worker.start_pollers(workdir);
-        Ok(worker)
+        Ok((worker, signals))
     }
 
     /// One task per slot; attempts of the last worker go to the slots first.
@@ -195,8 +202,7 @@ impl Worker {
     }
 
     /// Works until there is a reason to end, then ends in order.
-    async fn work(mut self) -> anyhow::Result<()> {
-        let mut signals = stop::Signals::new()?;
+    async fn work(mut self, mut signals: stop::Signals) -> anyhow::Result<()> {
         let idle = idle::wait(idle::Watch {
             options: self.options.clone(),
             ledger: self.ledger.clone(),

@@ -63,7 +63,9 @@ fn look(scene: &Scene) -> Look {
     let seen = match holder {
         Holder::Nobody if !scene.was_used() => Seen::Never,
         Holder::Nobody => {
-            let on_purpose = status.as_ref().is_some_and(|status| status.state == WorkerState::Stopped);
+            // One that was killed on its way to a stop had been asked for it as well.
+            let asked = |state| matches!(state, WorkerState::Stopped | WorkerState::Draining);
+            let on_purpose = status.as_ref().is_some_and(|status| asked(status.state));
             Seen::Gone { on_purpose }
         }
         Holder::Somebody(None) => {

@@ -24,6 +24,9 @@ use crate::workdir::Workdir;
 const STANDS_STILL: Duration = Duration::from_secs(5);
 /// One that was written long ago is watched only for so long.
 const SECOND_LOOK: Duration = Duration::from_millis(50);
+/// How often it is asked whether anybody writes, with a pause that grows.
+const LEASE_TRIES: u32 = 5;
+const LEASE_PAUSE: Duration = Duration::from_millis(10);
 const SPACE: &[u8] = b" \t\r\n";
 
 /// What was kept.
@@ -101,7 +104,11 @@ fn settled(path: &Path, stands_still: Duration) -> Result<(Vec<u8>, Fingerprint)
     let before = fingerprint(&open_queue_file(path).and_then(|file| file.metadata()).map_err(fail)?);
     std::thread::sleep(stands_still);
     let file = open_queue_file(path).map_err(fail)?;
-    if !nobody_writes(&file) {
+    // More than once: a process that has just been forked holds its parent's descriptors until it execs.
+    if !(0..LEASE_TRIES).any(|n| {
+        std::thread::sleep(n * LEASE_PAUSE);
+        nobody_writes(&file)
+    }) {
         return Err(SalvageError::Busy(path.to_owned()));
     }
     let (bytes, mark) = read_queue_file(path).map_err(fail)?;
