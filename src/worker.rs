@@ -13,6 +13,7 @@ mod stop;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -53,6 +54,8 @@ pub struct Options {
 const RUNTIME_THREADS: usize = 2;
 /// Threads for blocking calls. Each source has at most one in flight, so one that hangs costs one.
 const BLOCKING_THREADS: usize = 64;
+/// How long the last call into the ledger may take at the end.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// The scheduler turns at least twice a second.
 const PART_LIMIT: Duration = Duration::from_secs(30);
 
@@ -117,6 +120,8 @@ struct Worker {
     sources: Vec<watch::Receiver<SourceView>>,
     close: watch::Sender<Close>,
     stop: watch::Sender<bool>,
+    /// Ends when the last handle of the ledger is gone.
+    ledger_thread: JoinHandle<()>,
 }
 
 impl Worker {
@@ -130,7 +135,8 @@ impl Worker {
         let board = Board::default();
         let path = workdir.ledger();
         let part = progress.part("ledger", PART_LIMIT);
-        let (ledger, _) = tokio::task::spawn_blocking(move || Ledger::open(&path, part)).await??;
+        let (ledger, ledger_thread) =
+            tokio::task::spawn_blocking(move || Ledger::open(&path, part)).await??;
         let heartbeat = Heartbeat::new(
             StatusWriter::new(&workdir.status_file(), &workdir.state()),
             ledger.clone(),
@@ -149,6 +155,7 @@ impl Worker {
             ledger,
             board,
             progress,
+            ledger_thread,
         };
         worker.parts.spawn(heartbeat.run());
         let shop = Arc::new(Workshop::new(workdir.clone(), config)?);
@@ -203,15 +210,15 @@ impl Worker {
 
     /// Works until there is a reason to end, then ends in order.
     async fn work(mut self, mut signals: stop::Signals) -> anyhow::Result<()> {
-        let idle = idle::wait(idle::Watch {
+        let quiet = idle::Watch {
             options: self.options.clone(),
             ledger: self.ledger.clone(),
             board: self.board.clone(),
             sources: self.sources.clone(),
-        });
+        };
         let why = tokio::select! {
             why = signals.next() => why,
-            () = idle => stop::Why::Idle,
+            () = idle::wait(quiet) => stop::Why::Idle,
             failed = first_failure(&mut self.parts) => return Err(failed),
             failed = first_failure(&mut self.slots) => return Err(failed),
         };
@@ -226,7 +233,19 @@ impl Worker {
         self.close.send_replace(if why == stop::Why::Handover { Close::Handover } else { Close::Drain });
         stop::end_slots(&mut self.slots, &self.board, &self.config.worker, &mut signals).await?;
         self.heartbeat.show(WorkerState::Stopped, Some(why.as_str())).await;
+        self.close_ledger().await;
         Ok(())
+    }
+
+    /// Lets go of the ledger and waits, for a while, until it is closed: its WAL is then folded into the one file.
+    async fn close_ledger(mut self) {
+        self.parts.shutdown().await;
+        let Self { ledger_thread, ledger, heartbeat, .. } = self;
+        drop((ledger, heartbeat));
+        let closed = tokio::task::spawn_blocking(move || ledger_thread.join());
+        if tokio::time::timeout(CLOSE_LIMIT, closed).await.is_err() {
+            tracing::warn!("the ledger is still in use by a call that hangs; the next start folds its WAL");
+        }
     }
 }
 
