@@ -11,13 +11,13 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 use super::rows::{
     Candidate, Claim, Claimed, Counts, FinishedAttempt, Ingested, LiveAttempt, Next, Rescued, Scope, Wanted,
 };
-use super::{LedgerError, open, read, write};
+use super::{LedgerError, batch, open, read, write};
 use crate::clock::Millis;
 use crate::job::{Seq, State};
 use crate::status::Part;
@@ -83,6 +83,7 @@ impl Ledger {
         let actor = Actor {
             conn,
             path: path.to_owned(),
+            syncs: None,
             epoch,
             ready: ready_tx,
             changed: changed_tx,
@@ -248,6 +249,8 @@ impl Ledger {
 struct Actor {
     conn: Connection,
     path: PathBuf,
+    /// How the connection commits now; `None` after it was opened.
+    syncs: Option<bool>,
     epoch: i64,
     ready: watch::Sender<u64>,
     changed: watch::Sender<u64>,
@@ -356,7 +359,7 @@ impl Actor {
                     tracing::error!(error = cause(&err), io_tries, "ledger commit failed; opening it again");
                     std::thread::sleep(TRANSIENT_PAUSE);
                     match open::read_write(&self.path) {
-                        Ok(conn) => self.conn = conn,
+                        Ok(conn) => (self.conn, self.syncs) = (conn, None),
                         Err(err) => tracing::error!(error = cause(&err), "ledger does not open"),
                     }
                 }
@@ -366,25 +369,15 @@ impl Actor {
         }
     }
 
-    /// Runs every command in a savepoint of its own, so that one refusal does not undo its neighbours, and commits.
+    /// One try: every command in a savepoint of its own, then the commit.
     fn transaction(&mut self, commands: &mut [Command], durable: bool) -> Result<Vec<Result<()>>> {
-        self.conn.pragma_update(None, "synchronous", if durable { "FULL" } else { "NORMAL" })?;
-        let mut tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        write::check_epoch(&tx, self.epoch)?;
-        let mut results = Vec::with_capacity(commands.len());
-        for command in commands {
-            let savepoint = tx.savepoint()?;
-            match (command.step)(&savepoint, self.epoch) {
-                Ok(()) => {
-                    savepoint.commit()?;
-                    results.push(Ok(()));
-                }
-                Err(err) if err.is_transient() || err.is_unknown() => return Err(err),
-                Err(err) => results.push(Err(err)),
-            }
+        if self.syncs != Some(durable) {
+            self.conn.pragma_update(None, "synchronous", if durable { "FULL" } else { "NORMAL" })?;
+            self.syncs = Some(durable);
         }
-        tx.commit()?;
-        Ok(results)
+        let epoch = self.epoch;
+        let check = |conn: &Connection| write::check_epoch(conn, epoch);
+        batch::run(&self.conn, check, commands.iter_mut(), |conn, command| (command.step)(conn, epoch))
     }
 }
 
