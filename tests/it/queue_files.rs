@@ -32,6 +32,12 @@ fn later(id: &str) -> Value {
     json!({"id": id, "title": id, "not_before": "1h"})
 }
 
+/// A program of the system's own.
+#[expect(clippy::disallowed_methods, reason = "tests run real programs")]
+fn tool(name: &str) -> Command {
+    Command::new(name)
+}
+
 fn completed(bed: &Bed, id: &str) {
     wait_for(&format!("job {id}"), || (bed.state(id).as_deref() == Some("completed")).then_some(()));
 }
@@ -196,9 +202,8 @@ fn a_change_that_hides_is_seen() {
     assert_eq!(bed.state("m2").as_deref(), Some("queued"));
     bed.put("ideas_log.json", json!([later("m2"), {"id": "m3", "title": "t"}]).to_string());
     completed(&bed, "m3");
-    wait_for("the pruning", || {
-        (bed.read("ideas_log.json") == json!([later("m2")]).to_string()).then_some(())
-    });
+    let pruned = json!([later("m2")]).to_string();
+    wait_for("the pruning", || (bed.read("ideas_log.json") == pruned).then_some(()));
     // A folder, then a file again.
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
@@ -224,7 +229,7 @@ fn pruning_changes_no_other_byte_no_mode_no_owner_and_no_attribute() {
         chown(&file, Some(uid), Some(gid)).unwrap();
     }
     let attribute = |args: &[&str]| {
-        let output = Command::new(args[0]).args(&args[1..]).arg(&file).output();
+        let output = tool(args[0]).args(&args[1..]).arg(&file).output();
         output.ok().filter(|output| output.status.success()).map(|output| output.stdout)
     };
     let coloured = attribute(&["setfattr", "-n", "user.colour", "-v", "blue"]).is_some();
@@ -261,7 +266,7 @@ fn what_cannot_be_pruned_safely_is_left_with_a_reason_and_ends_no_wait() {
 fn without_an_exchange_nothing_is_pruned_and_all_else_works() {
     let bed = Bed::with_config(QUICK);
     bed.put("ideas_log.json", one("a"));
-    let mut traced = Command::new("strace");
+    let mut traced = tool("strace");
     traced.args([
         "-f",
         "-qq",
