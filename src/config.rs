@@ -4,7 +4,9 @@
 //! Parsing yields plain data (`raw`), checked once into [`Config`], which cannot hold a bad mix. Never reads
 //! anything but that one file.
 
+mod live;
 mod raw;
+mod raw_retry;
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -15,13 +17,16 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::job::source;
+use crate::job::{ErrorType, source};
 use crate::workdir::Workdir;
 
+pub use live::{Live, Settings};
 pub use raw::parse_duration;
 
 /// The name of the built-in handler.
 pub const MATERIALIZE: &str = "materialize";
+/// The handler of jobs that carry their own `command`.
+pub const OWN_COMMAND: &str = "command";
 /// The lane of jobs that name none.
 pub const DEFAULT_LANE: &str = "default";
 
@@ -38,6 +43,10 @@ pub struct Config {
     pub handlers: BTreeMap<String, Handler>,
     /// When failed attempts are tried again.
     pub retry: RetryPolicy,
+    /// What becomes of jobs that the gate refused.
+    pub rework: ReworkPolicy,
+    /// When nothing new is started.
+    pub admission: Admission,
     /// Slot limits of named lanes.
     pub lanes: BTreeMap<String, usize>,
     /// First match wins, key by key.
@@ -51,6 +60,8 @@ pub struct Config {
 pub struct WorkerConfig {
     /// Attempts at once.
     pub slots: usize,
+    /// Attempts at once of jobs that share a concurrency key.
+    pub max_per_key: usize,
     /// Handler of sources that name none.
     pub handler: String,
     /// Time limit of an attempt when neither entry, rule nor handler sets one.
@@ -99,8 +110,8 @@ pub struct Handler {
     pub timeout: Option<Duration>,
 }
 
-/// `[retry]`: exponential back-off with jitter.
-#[derive(Clone, Copy, Debug)]
+/// `[retry]`: exponential back-off with jitter, and what is done about a handler that fails as a whole.
+#[derive(Clone, Debug, PartialEq)]
 pub struct RetryPolicy {
     /// Attempts after the first.
     pub max_retries: u32,
@@ -108,6 +119,74 @@ pub struct RetryPolicy {
     pub initial: Duration,
     /// Longest delay.
     pub max: Duration,
+    /// `[retry.classes.NAME]`: what is different for a class of failures.
+    pub classes: BTreeMap<ErrorType, ClassPolicy>,
+    /// So many like failures in a row of one handler are an incident and pause it; 0 switches that off.
+    pub pause_after: u32,
+    /// The first pause; it doubles with each trial that fails, up to `max`.
+    pub pause: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            max_retries: 3,
+            initial: Duration::from_secs(1),
+            max: Duration::from_secs(300),
+            classes: BTreeMap::new(),
+            pause_after: 20,
+            pause: Duration::from_secs(5),
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// First and longest delay after a failure of this class.
+    #[must_use]
+    pub fn delays(&self, class: ErrorType) -> (Duration, Duration) {
+        let rule = self.classes.get(&class);
+        let initial = rule.and_then(|rule| rule.initial).unwrap_or(self.initial);
+        (initial, rule.and_then(|rule| rule.max).unwrap_or(self.max).max(initial))
+    }
+
+    /// Whether a job that ends with a failure of this class is told at once.
+    #[must_use]
+    pub fn alerts(&self, class: ErrorType) -> bool {
+        self.classes.get(&class).is_some_and(|rule| rule.alert)
+    }
+}
+
+/// `[retry.classes.NAME]`; what is not set is as for all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClassPolicy {
+    /// Whether such failures are tried again.
+    pub retry: Option<bool>,
+    /// Attempts after the first.
+    pub max_retries: Option<u32>,
+    /// Delay before the first retry.
+    pub initial: Option<Duration>,
+    /// Longest delay.
+    pub max: Option<Duration>,
+    /// Whether a job that ends so is told at once.
+    pub alert: bool,
+}
+
+/// `[rework]`: jobs whose result the gate refused go back through a source whose handler can do better.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReworkPolicy {
+    /// The source through whose file they go.
+    pub source: String,
+    /// Times one job is sent back, at most; 0 switches it off.
+    pub max: u32,
+}
+
+/// `[admission]`: when nothing new is started. What runs goes on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admission {
+    /// Below so many bytes of available memory; starts are allowed again a quarter above. 0 switches it off.
+    pub min_free_memory: u64,
+    /// Below so many free bytes on the disk of the working directory; 0 switches it off.
+    pub min_free_disk: u64,
 }
 
 /// `[[rules]]`: what holds for entries that match.

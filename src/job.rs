@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::clock::Millis;
+use crate::recurrence::{CatchUp, Recurrence};
 
 /// A job's id: the entry's `id` when it has one, else 32 hex digits of the SHA-256 of its canonical JSON.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
@@ -31,7 +32,7 @@ pub struct ContentHash(pub [u8; 32]);
 macro_rules! words {
     ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize)]
         #[serde(rename_all = "snake_case")]
         pub enum $name { $($(#[$vmeta])* $variant),+ }
 
@@ -46,30 +47,31 @@ macro_rules! words {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.pad(self.as_str())
             }
         }
 
         impl std::str::FromStr for $name {
-            type Err = UnknownWord;
-            fn from_str(word: &str) -> Result<Self, UnknownWord> {
+            type Err = $crate::job::UnknownWord;
+            fn from_str(word: &str) -> Result<Self, $crate::job::UnknownWord> {
                 match word {
                     $($word => Ok(Self::$variant),)+
-                    _ => Err(UnknownWord { found: word.to_owned(), known: &[$($word),+] }),
+                    _ => Err($crate::job::UnknownWord { found: word.to_owned(), known: &[$($word),+] }),
                 }
             }
         }
     };
 }
+pub(crate) use words;
 
 /// A word that is none of those a list knows.
 #[derive(Debug, thiserror::Error)]
 #[error("`{found}` is not one of {}", known.join(", "))]
 pub struct UnknownWord {
-    found: String,
-    known: &'static [&'static str],
+    pub(crate) found: String,
+    pub(crate) known: &'static [&'static str],
 }
 
 words! {
@@ -130,6 +132,74 @@ impl Outcome {
     }
 }
 
+words! {
+    /// The class of a failure: it decides about retry, delay and alert.
+    ErrorType {
+        /// The handler could not be started.
+        Spawn = "spawn",
+        /// It ended with an exit status of its own.
+        Exit = "exit",
+        /// A signal ended it.
+        Signal = "signal",
+        /// Its time limit passed.
+        Timeout = "timeout",
+        /// The quality gate refused what it produced.
+        Gate = "gate",
+        /// It said that its input is wrong (EX_DATAERR).
+        Data = "data",
+        /// It said that it cannot at the moment (EX_TEMPFAIL).
+        Temporary = "temporary",
+        /// Holder and process tree are gone and left no record.
+        Lost = "lost",
+    }
+}
+
+words! {
+    /// Why a job waits for a time.
+    Wait {
+        /// Its entry says so.
+        NotBefore = "not_before",
+        /// Back-off after a failed attempt.
+        Retry = "retry",
+        /// Its handler asked for it; no attempt was used up.
+        Parked = "parked",
+        /// It recurs, and orders its next job then.
+        Recurs = "recurs",
+    }
+}
+
+words! {
+    /// What a hold holds.
+    HoldKind {
+        /// Everything.
+        All = "all",
+        /// A lane.
+        Lane = "lane",
+        /// A source.
+        Source = "source",
+        /// A handler.
+        Handler = "handler",
+    }
+}
+
+words! {
+    /// Why more than one job is held back.
+    HoldReason {
+        /// A person paused it.
+        Paused = "paused",
+        /// The handler asked for time.
+        Parked = "parked",
+        /// It failed too often in a row; one job at a time tries whether it works again.
+        Failing = "failing",
+        /// Its program is not there.
+        Missing = "missing",
+        /// The machine is short of memory.
+        LowMemory = "low_memory",
+        /// The disk is nearly full.
+        LowDisk = "low_disk",
+    }
+}
+
 /// The names of the built-in sources.
 pub mod source {
     /// `ideas_log.json`.
@@ -175,13 +245,21 @@ pub struct Entry {
     pub concurrency_key: Option<String>,
     /// `command`: program and arguments, run without a shell.
     pub command: Option<Vec<String>>,
+    /// `depends_on`: ids of the jobs that must be completed first.
+    pub depends_on: Vec<JobId>,
+    /// `every` or `cron`.
+    pub recurs: Option<Recurrence>,
+    /// `catch_up` of recurring work.
+    pub catch_up: CatchUp,
+    /// `last_error`: what went wrong before the entry came here.
+    pub last_error: Option<String>,
 }
 
 /// What an entry turned out to be.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Submission {
     /// It can run.
-    Runnable(Entry),
+    Runnable(Box<Entry>),
     /// It never can; it is recorded with the reason and left where its owner can mend it.
     Rejected {
         /// Its own `id` when that could be read, else the hash of its text.

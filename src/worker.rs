@@ -20,11 +20,12 @@ use anyhow::Context;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::config::Config;
+use crate::config::{Config, Live, Settings};
 use crate::inbox::{self, source::SourceView};
 use crate::ledger::{Counts, Ledger, LiveAttempt};
 use crate::lock::DirLock;
 use crate::logging;
+use crate::retry::failures::Failures;
 use crate::runner::board::Board;
 use crate::runner::handler::Workshop;
 use crate::runner::slot::{Close, Shared, Slot};
@@ -108,7 +109,7 @@ async fn hold(workdir: Workdir, options: Options) -> anyhow::Result<()> {
 
 /// A running worker: the parts and what connects them.
 struct Worker {
-    config: Arc<Config>,
+    settings: watch::Sender<Settings>,
     options: Options,
     ledger: Ledger,
     board: Board,
@@ -137,11 +138,16 @@ impl Worker {
         let part = progress.part("ledger", PART_LIMIT);
         let (ledger, ledger_thread) =
             tokio::task::spawn_blocking(move || Ledger::open(&path, part)).await??;
+        let slots = options.slots.unwrap_or(config.worker.slots);
+        let (settings, live) = watch::channel(Settings { config: config.clone(), slots });
+        let live = Live::new(live);
+        let by_source = config.sources.iter().map(|(name, source)| (name.clone(), source.handler.clone()));
+        ledger.assign_handlers(by_source.collect(), config.worker.handler.clone()).await?;
         let heartbeat = Heartbeat::new(
             StatusWriter::new(&workdir.status_file(), &workdir.state()),
             ledger.clone(),
             (board.clone(), progress.clone()),
-            &config,
+            live.clone(),
         )?;
         let mut worker = Self {
             parts: JoinSet::new(),
@@ -150,7 +156,7 @@ impl Worker {
             close: watch::Sender::new(Close::No),
             stop: watch::Sender::new(false),
             heartbeat: heartbeat.clone(),
-            config: config.clone(),
+            settings,
             options,
             ledger,
             board,
@@ -158,23 +164,33 @@ impl Worker {
             ledger_thread,
         };
         worker.parts.spawn(heartbeat.run());
-        let shop = Arc::new(Workshop::new(workdir.clone(), config)?);
+        let shop = Arc::new(Workshop::new(workdir.clone(), live.clone())?);
         let inherited = recover::inherited(&shop, &worker.ledger).await?;
-        worker.start_slots(shop, inherited, workdir.state().join("holder.log"));
+        // Nobody waits for a service; whoever waits for the end of this worker would wait for a pause as well.
+        let pauses = !worker.options.until_idle && worker.options.run.is_none();
+        let failures = Failures::resume(worker.ledger.clone(), live.clone(), pauses).await?;
+        worker.start_slots(shop, failures, inherited, workdir.state().join("holder.log"));
         worker.parts.spawn(stop::follow_cancel_requests(worker.ledger.clone(), worker.board.clone()));
         let signals = stop::Signals::new()?;
         worker.heartbeat.show(WorkerState::Ready, None).await;
         if let Err(err) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
             tracing::warn!(error = %err, "cannot tell the service manager that the worker is ready");
         }
-        worker.start_pollers(workdir);
+        worker.start_pollers(workdir, live);
         Ok((worker, signals))
     }
 
     /// One task per slot; attempts of the last worker go to the slots first.
-    fn start_slots(&mut self, shop: Arc<Workshop>, inherited: Vec<LiveAttempt>, holder_log: PathBuf) {
+    fn start_slots(
+        &mut self,
+        shop: Arc<Workshop>,
+        failures: Failures,
+        inherited: Vec<LiveAttempt>,
+        holder_log: PathBuf,
+    ) {
         let (events, heard) = mpsc::unbounded_channel();
         let shared = Shared {
+            failures,
             shop,
             ledger: self.ledger.clone(),
             board: self.board.clone(),
@@ -182,7 +198,7 @@ impl Worker {
             close: self.close.subscribe(),
             holder_log,
         };
-        let count = self.options.slots.unwrap_or(self.config.worker.slots);
+        let count = self.settings.borrow().slots;
         let mut inherited = inherited.into_iter();
         let numbers = 0_u32..;
         for index in numbers.clone().take(count) {
@@ -193,14 +209,18 @@ impl Worker {
         }
         let part = self.progress.part("scheduler", PART_LIMIT);
         let scheduler =
-            Scheduler::new(self.ledger.clone(), part, &self.config, self.options.run.clone(), heard);
+            Scheduler::new(self.ledger.clone(), part, self.live(), self.options.run.clone(), heard);
         let stop = self.stop.subscribe();
         self.parts.spawn(async move { scheduler.run(stop).await.context("the scheduler failed") });
     }
 
-    fn start_pollers(&mut self, workdir: Workdir) {
+    fn live(&self) -> Live {
+        Live::new(self.settings.subscribe())
+    }
+
+    fn start_pollers(&mut self, workdir: Workdir, settings: Live) {
         let context = inbox::Context {
-            config: self.config.clone(),
+            settings,
             workdir,
             ledger: self.ledger.clone(),
             progress: self.progress.clone(),
@@ -231,7 +251,8 @@ impl Worker {
         self.heartbeat.show(WorkerState::Draining, Some(why.as_str())).await;
         self.stop.send_replace(true);
         self.close.send_replace(if why == stop::Why::Handover { Close::Handover } else { Close::Drain });
-        stop::end_slots(&mut self.slots, &self.board, &self.config.worker, &mut signals).await?;
+        let config = self.live().config();
+        stop::end_slots(&mut self.slots, &self.board, &config.worker, &mut signals).await?;
         self.heartbeat.show(WorkerState::Stopped, Some(why.as_str())).await;
         self.close_ledger().await;
         Ok(())

@@ -10,8 +10,9 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer};
 
+use super::raw_retry::{RawAdmission, RawRetry, RawRework};
 use super::{
-    Config, Handler, MATERIALIZE, MonitorConfig, Overrides, RetryPolicy, Rule, Source, SourceKind, Webhook,
+    Config, Handler, MATERIALIZE, MonitorConfig, OWN_COMMAND, Overrides, Rule, Source, SourceKind, Webhook,
     WorkerConfig, default_sources,
 };
 use crate::job::source;
@@ -26,6 +27,8 @@ pub(super) struct RawConfig {
     sources: BTreeMap<String, RawSource>,
     handlers: BTreeMap<String, RawHandler>,
     retry: RawRetry,
+    rework: RawRework,
+    admission: RawAdmission,
     lanes: BTreeMap<String, RawLane>,
     rules: Vec<RawRule>,
     monitor: RawMonitor,
@@ -35,6 +38,7 @@ pub(super) struct RawConfig {
 #[serde(deny_unknown_fields, default)]
 struct RawWorker {
     slots: Option<usize>,
+    max_per_key: Option<usize>,
     handler: Option<String>,
     timeout: Option<Span>,
     kill_grace: Option<Span>,
@@ -71,14 +75,6 @@ struct RawHandler {
 #[serde(rename_all = "lowercase")]
 enum HandlerKind {
     Command,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct RawRetry {
-    max_retries: Option<u32>,
-    initial: Option<Span>,
-    max: Option<Span>,
 }
 
 #[derive(Deserialize)]
@@ -163,11 +159,14 @@ impl RawConfig {
             sources,
             handlers,
             retry: self.retry.check()?,
+            rework: self.rework.check(),
+            admission: self.admission.check()?,
             lanes,
             rules: self.rules.into_iter().map(RawRule::check).collect(),
             monitor: self.monitor.check(workdir)?,
         };
         check_handler_names(&config)?;
+        check_rework(&config)?;
         Ok(config)
     }
 }
@@ -178,9 +177,16 @@ impl RawWorker {
         if !(1..=4096).contains(&slots) {
             return Err(format!("`worker.slots` is {slots}; use 1 to 4096"));
         }
+        let max_per_key = self.max_per_key.unwrap_or(3);
+        if max_per_key == 0 {
+            return Err(
+                "`worker.max_per_key` is 0, so no job with a key could ever run; use 1 or more".to_owned()
+            );
+        }
         let seconds = Duration::from_secs;
         Ok(WorkerConfig {
             slots,
+            max_per_key,
             handler: self.handler.unwrap_or_else(|| MATERIALIZE.to_owned()),
             timeout: self.timeout.map_or(seconds(2 * 3600), |span| span.0),
             kill_grace: self.kill_grace.map_or(seconds(5), |span| span.0),
@@ -188,23 +194,6 @@ impl RawWorker {
             log_cap_bytes: self.log_cap_bytes.unwrap_or(10 << 20).max(4096),
             pass_env: self.pass_env,
         })
-    }
-}
-
-impl RawRetry {
-    fn check(self) -> Result<RetryPolicy, String> {
-        let policy = RetryPolicy {
-            max_retries: self.max_retries.unwrap_or(3),
-            initial: self.initial.map_or(Duration::from_secs(1), |span| span.0),
-            max: self.max.map_or(Duration::from_secs(300), |span| span.0),
-        };
-        if policy.initial > policy.max {
-            return Err(format!(
-                "`retry.initial` ({:?}) is longer than `retry.max` ({:?}); lower the first or raise the second",
-                policy.initial, policy.max
-            ));
-        }
-        Ok(policy)
     }
 }
 
@@ -286,8 +275,8 @@ impl RawWebhook {
 fn check_handlers(raw: BTreeMap<String, RawHandler>) -> Result<BTreeMap<String, Handler>, String> {
     let mut handlers = BTreeMap::new();
     for (name, RawHandler { kind: HandlerKind::Command, command, timeout }) in raw {
-        if name == MATERIALIZE {
-            return Err(format!("`handlers.{MATERIALIZE}` is built in; give the handler another name"));
+        if [MATERIALIZE, OWN_COMMAND].contains(&name.as_str()) {
+            return Err(format!("`handlers.{name}` is built in; give the handler another name"));
         }
         if command.first().is_none_or(String::is_empty) {
             return Err(format!(
@@ -344,9 +333,23 @@ fn check_handler_names(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
+fn check_rework(config: &Config) -> Result<(), String> {
+    let source = &config.rework.source;
+    match config.sources.get(source) {
+        Some(known) if known.kind == SourceKind::Array => Ok(()),
+        Some(_) => Err(format!(
+            "`rework.source` is \"{source}\", which is a folder; name a source of kind \"array\""
+        )),
+        None => Err(format!(
+            "`rework.source` is \"{source}\", which is none of: {}",
+            config.sources.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+        )),
+    }
+}
+
 /// A duration in a configuration file: `"50ms"`, `"10m"`, `"1h 30m"`, or a number of seconds.
 #[derive(Clone, Copy)]
-struct Span(Duration);
+pub(super) struct Span(pub(super) Duration);
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

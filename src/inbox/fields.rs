@@ -10,10 +10,13 @@ use serde_json::{Map, Value};
 
 use crate::clock::Millis;
 use crate::config::parse_duration;
+use crate::recurrence::{CatchUp, Recurrence};
 use crate::terminal;
 
 /// Longest own id, in bytes.
 const MAX_ID: usize = 512;
+/// Most jobs that one may depend on.
+const MAX_NEEDS: usize = 1000;
 /// The longest argument the system takes (128 KiB with the final NUL).
 const MAX_ARGUMENT: usize = 128 * 1024 - 1;
 /// Longest time limit; anything above is a mistaken unit.
@@ -201,15 +204,55 @@ pub(super) fn command(fields: &Fields) -> Read<Vec<String>> {
     Ok(Some(words))
 }
 
-/// Refuses a dependency: to start a job too early is worse than not to accept it.
-pub(super) fn no_dependency(fields: &Fields) -> Result<(), Flaw> {
-    match present(fields, "depends_on") {
-        None => Ok(()),
-        Some(Value::Array(list)) if list.is_empty() => Ok(()),
-        Some(found) => {
-            Err(Flaw::new("depends_on", "no such field: dependencies are not supported yet", found))
+/// `depends_on`: ids, each once. A number is an id as it is in `id`.
+pub(super) fn depends_on(fields: &Fields) -> Result<Vec<String>, Flaw> {
+    let Some(found) = present(fields, "depends_on") else { return Ok(Vec::new()) };
+    let flaw = || Flaw::new("depends_on", format!("an id, or an array of at most {MAX_NEEDS}"), found);
+    let list = match found {
+        Value::Array(list) if list.len() <= MAX_NEEDS => list.as_slice(),
+        Value::Array(_) => return Err(flaw()),
+        one => std::slice::from_ref(one),
+    };
+    let mut ids = Vec::new();
+    for value in list {
+        let id = match value {
+            Value::String(id) if !id.is_empty() && id.len() <= MAX_ID => id.clone(),
+            Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
+            _ => return Err(flaw()),
+        };
+        if !ids.contains(&id) {
+            ids.push(id);
         }
     }
+    Ok(ids)
+}
+
+/// `every` or `cron`, not both.
+pub(super) fn recurs(fields: &Fields) -> Read<Recurrence> {
+    let every = match present(fields, "every") {
+        Some(Value::Number(seconds)) => Some(seconds.to_string()),
+        _ => name(fields, "every")?,
+    };
+    match (every, name(fields, "cron")?) {
+        (None, None) => Ok(None),
+        (Some(every), None) => recurrence(fields, "every", Recurrence::every(&every)),
+        (None, Some(cron)) => recurrence(fields, "cron", Recurrence::cron(&cron)),
+        (Some(_), Some(_)) => Err(Flaw::new("cron", "no such field beside `every`", &fields["cron"])),
+    }
+}
+
+fn recurrence(fields: &Fields, field: &'static str, read: Result<Recurrence, String>) -> Read<Recurrence> {
+    read.map(Some).map_err(|why| {
+        let expected = why.split_once(", found").map_or(why.as_str(), |(expected, _)| expected);
+        Flaw::new(field, expected.trim_start_matches("expected "), &fields[field])
+    })
+}
+
+/// `catch_up` of recurring work.
+pub(super) fn catch_up(fields: &Fields) -> Read<CatchUp> {
+    let Some(word) = name(fields, "catch_up")? else { return Ok(None) };
+    let flaw = || Flaw::new("catch_up", "\"none\", \"one\" or \"all\"", &fields["catch_up"]);
+    word.parse().map(Some).map_err(|_| flaw())
 }
 
 #[cfg(test)]
@@ -236,7 +279,8 @@ mod tests {
         assert_eq!(count(&all, "n"), Ok(None));
         assert_eq!(not_before(&all, Millis::now), Ok(None));
         assert_eq!(command(&all), Ok(None));
-        assert_eq!(no_dependency(&all), Ok(()));
+        assert_eq!(depends_on(&all), Ok(Vec::new()));
+        assert_eq!(recurs(&all), Ok(None));
     }
 
     #[test]

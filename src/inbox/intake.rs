@@ -2,13 +2,11 @@
 //!
 //! Blocking: waits for the ledger's answer on the calling thread, which must not be one of the runtime's.
 
-use std::sync::Arc;
-
 use tokio::runtime::Handle;
 
 use super::parse::{ParseContext, Place, parse_entry, wanted};
 use crate::clock::Millis;
-use crate::config::Config;
+use crate::config::Live;
 use crate::job::{Seq, State, Submission};
 use crate::ledger::{Ingested, Ledger, LedgerError, Rescued, Wanted};
 
@@ -22,7 +20,7 @@ pub const BATCH_BYTES: usize = 4 << 20;
 pub struct Intake {
     source: String,
     allow_commands: bool,
-    config: Arc<Config>,
+    settings: Live,
     ledger: Ledger,
     runtime: Handle,
 }
@@ -30,9 +28,10 @@ pub struct Intake {
 impl Intake {
     /// For the source of this name; a source that is not configured may not carry commands.
     #[must_use]
-    pub fn new(source: &str, config: Arc<Config>, ledger: Ledger, runtime: Handle) -> Self {
-        let allow_commands = config.sources.get(source).is_some_and(|source| source.allow_commands);
-        Self { source: source.to_owned(), allow_commands, config, ledger, runtime }
+    pub fn new(source: &str, settings: Live, ledger: Ledger, runtime: Handle) -> Self {
+        let sources = &settings.config().sources;
+        let allow_commands = sources.get(source).is_some_and(|source| source.allow_commands);
+        Self { source: source.to_owned(), allow_commands, settings, ledger, runtime }
     }
 
     /// Name of the source.
@@ -99,7 +98,7 @@ impl Intake {
     }
 
     fn wanted(&self, submission: Submission) -> Wanted {
-        wanted(submission, &self.source, &self.config)
+        wanted(submission, &self.source, &self.settings.config())
     }
 }
 

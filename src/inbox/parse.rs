@@ -15,9 +15,10 @@ use super::array::Limits;
 use super::canonical::{self, canonical};
 use super::fields::{self, Fields, Flaw};
 use crate::clock::Millis;
-use crate::config::{Config, DEFAULT_LANE, Overrides};
+use crate::config::{Config, DEFAULT_LANE, OWN_COMMAND, Overrides};
 use crate::job::{ContentHash, Entry, JobId, Submission};
 use crate::ledger::Wanted;
+use crate::recurrence::CatchUp;
 use crate::terminal;
 
 /// How much of a rejected text is kept: its owner has the rest.
@@ -93,7 +94,7 @@ pub fn parse_entry(raw: &[u8], ctx: &ParseContext<'_>) -> Submission {
         Err(flaw) => return draft.reject(ctx.place, &flaw.to_string()),
     }
     match draft.fill(&fields, ctx) {
-        Ok(entry) => Submission::Runnable(entry),
+        Ok(entry) => Submission::Runnable(Box::new(entry)),
         Err(reason) => draft.reject(ctx.place, &reason),
     }
 }
@@ -149,7 +150,13 @@ impl<'a> Draft<'a> {
                 ));
             }
         };
-        fields::no_dependency(fields).map_err(say)?;
+        let recurs = fields::recurs(fields).map_err(say)?;
+        let depends_on = fields::depends_on(fields).map_err(say)?;
+        if recurs.is_some() && !depends_on.is_empty() {
+            return Err(
+                "`depends_on`: expected none on recurring work, whose jobs start by the clock".to_owned()
+            );
+        }
         let mut key = None;
         for field in ["concurrency_key", "original_project", "base_project_name"] {
             let found = fields::name(fields, field).map_err(say)?;
@@ -171,6 +178,10 @@ impl<'a> Draft<'a> {
             not_before: fields::not_before(fields, Millis::now).map_err(say)?,
             concurrency_key: key,
             command,
+            depends_on: depends_on.into_iter().map(JobId).collect(),
+            recurs,
+            catch_up: fields::catch_up(fields).map_err(say)?.unwrap_or(CatchUp::One),
+            last_error: fields::name(fields, "last_error").map_err(say)?,
         })
     }
 
@@ -232,6 +243,12 @@ fn cut(mut text: String) -> String {
     text
 }
 
+/// The time that a field `not_before` means, counted from `now`; `None` when there is none or it cannot be understood.
+#[must_use]
+pub fn not_before(fields: &serde_json::Map<String, Value>, now: Millis) -> Option<Millis> {
+    fields::not_before(fields, || now).ok().flatten()
+}
+
 /// What the ledger is asked to record: the submission, and what source, rules and defaults say about it.
 #[must_use]
 pub fn wanted(submission: Submission, source_name: &str, config: &Config) -> Wanted {
@@ -239,7 +256,8 @@ pub fn wanted(submission: Submission, source_name: &str, config: &Config) -> Wan
         source: source_name.to_owned(),
         rank: config.rank_of(source_name),
         lane: DEFAULT_LANE.to_owned(),
-        handler: None,
+        fixed_handler: None,
+        handler: config.handler_of(source_name).to_owned(),
         timeout_ms: None,
         priority: 0.0,
         max_attempts: 1,
@@ -260,7 +278,10 @@ pub fn wanted(submission: Submission, source_name: &str, config: &Config) -> Wan
     wanted.priority = if has_priority { entry.priority } else { rules.priority.unwrap_or(entry.priority) };
     wanted.max_attempts = max_retries.saturating_sub(entry.retry_count).saturating_add(1);
     wanted.timeout_ms = timeout.map(|span| i64::try_from(span.as_millis()).unwrap_or(i64::MAX).max(1));
-    wanted.handler = rules.handler;
+    wanted.fixed_handler = if entry.command.is_some() { Some(OWN_COMMAND.to_owned()) } else { rules.handler };
+    if let Some(handler) = &wanted.fixed_handler {
+        wanted.handler.clone_from(handler);
+    }
     wanted.lane = lane.unwrap_or(wanted.lane);
     wanted
 }

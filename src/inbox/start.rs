@@ -1,6 +1,5 @@
 //! Builds a source for everything that is configured and starts the loop around each.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -17,7 +16,7 @@ use super::prune::Site;
 use super::quarantine::Quarantine;
 use super::source::{Doing, SourceView};
 use super::tidy::Tidy;
-use crate::config::{self, Config, SourceKind};
+use crate::config::{self, Live, SourceKind};
 use crate::ledger::Ledger;
 use crate::status::Progress;
 use crate::terminal;
@@ -30,7 +29,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct Context {
     /// Which sources there are, and how often they are looked at.
-    pub config: Arc<Config>,
+    pub settings: Live,
     /// Where limbo and quarantine are; its folders exist.
     pub workdir: Workdir,
     /// Where entries go.
@@ -47,18 +46,19 @@ pub fn spawn(
     stop: watch::Receiver<bool>,
 ) -> Vec<watch::Receiver<SourceView>> {
     let mut views = Vec::new();
-    for (name, source) in &ctx.config.sources {
+    let config = ctx.settings.config();
+    for (name, source) in &config.sources {
         let unread = SourceView { name: name.clone(), ..SourceView::default() };
         let (view, receiver) = watch::channel(unread);
         let label = source.path.file_name().unwrap_or(source.path.as_os_str()).to_string_lossy();
         let shell = Shell {
             name: name.clone(),
-            interval: ctx.config.poll_interval,
+            interval: config.poll_interval,
             part: ctx.progress.part(&format!("poller {}", terminal::escape(&label)), LIMIT),
             view,
             stop: stop.clone(),
         };
-        let intake = Intake::new(name, ctx.config.clone(), ctx.ledger.clone(), Handle::current());
+        let intake = Intake::new(name, ctx.settings.clone(), ctx.ledger.clone(), Handle::current());
         match source.kind {
             SourceKind::Array => tasks.spawn(run(ctx.array(name, source, intake), shell)),
             SourceKind::Directory => tasks.spawn(run(ctx.directory(name, source, intake), shell)),
@@ -122,7 +122,7 @@ mod tests {
         bed.put("implementations/x.json", r#"{"title":"dropped"}"#);
         let progress = Progress::default();
         let ctx = Context {
-            config: bed.config.clone(),
+            settings: Live::fixed(bed.config.clone()),
             workdir: bed.workdir.clone(),
             ledger: bed.ledger.clone(),
             progress: progress.clone(),

@@ -97,6 +97,8 @@ impl TestBed {
             finished_at: Millis::now(),
             exit_code: Some(0),
             signal: None,
+            error_type: None,
+            hold: None,
             error: None,
         };
         assert!(self.runtime.block_on(self.ledger.finish(end)).unwrap());

@@ -7,6 +7,7 @@
 //! every change is idempotent. No room, or a lock held by somebody else: the batch waits, and the status says so.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,12 +15,14 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
+use super::holds::{self, Failure, OpenIncident};
 use super::rows::{
-    Candidate, Claim, Claimed, Counts, FinishedAttempt, Ingested, LiveAttempt, Next, Rescued, Scope, Wanted,
+    Candidate, Claim, Claimed, Counts, FinishedAttempt, Hold, Ingested, LiveAttempt, Next, Rescued, Scope,
+    Wanted,
 };
-use super::{LedgerError, batch, open, read, write};
+use super::{LedgerError, batch, candidates, due, ingest, open, read, write};
 use crate::clock::Millis;
-use crate::job::{Seq, State};
+use crate::job::{HoldKind, HoldReason, Seq, State};
 use crate::status::Part;
 
 type Result<T> = std::result::Result<T, LedgerError>;
@@ -61,6 +64,8 @@ enum Kind {
 #[derive(Clone, Debug)]
 pub struct Ledger {
     commands: mpsc::Sender<Command>,
+    /// Also the sender of `ready`, for what only an answer tells.
+    nudge: Arc<watch::Sender<u64>>,
     ready: watch::Receiver<u64>,
     changed: watch::Receiver<u64>,
     epoch: i64,
@@ -79,13 +84,14 @@ impl Ledger {
         let epoch = write::next_epoch(&conn)?;
         let (commands, inbox) = mpsc::channel();
         let (ready_tx, ready) = watch::channel(0);
+        let ready_tx = Arc::new(ready_tx);
         let (changed_tx, changed) = watch::channel(0);
         let actor = Actor {
             conn,
             path: path.to_owned(),
             syncs: None,
             epoch,
-            ready: ready_tx,
+            ready: ready_tx.clone(),
             changed: changed_tx,
             data_version: 0,
             looked_at: Instant::now(),
@@ -95,7 +101,7 @@ impl Ledger {
             .name("ledger".to_owned())
             .spawn(move || actor.run(inbox))
             .expect("the system can start one thread");
-        Ok((Self { commands, ready, changed, epoch }, thread))
+        Ok((Self { commands, nudge: ready_tx, ready, changed, epoch }, thread))
     }
 
     /// Our epoch.
@@ -120,19 +126,19 @@ impl Ledger {
     pub async fn ingest(&self, batch: Vec<Wanted>) -> Result<Vec<Ingested>> {
         self.call(Kind::Wakes, move |conn, _| {
             let now = Millis::now();
-            batch.iter().map(|wanted| write::ingest(conn, wanted, now)).collect()
+            batch.iter().map(|wanted| ingest::ingest(conn, wanted, now)).collect()
         })
         .await
     }
 
     /// Gives a job that was never started the content of an edited entry; `false` if it has started.
     pub async fn replace(&self, wanted: Wanted) -> Result<bool> {
-        self.call(Kind::Wakes, move |conn, _| write::replace(conn, &wanted, Millis::now())).await
+        self.call(Kind::Wakes, move |conn, _| ingest::replace(conn, &wanted, Millis::now())).await
     }
 
-    /// The first `limit` jobs that could start, in order.
+    /// The first `limit` first tries and `limit` retries that could start, in order.
     pub async fn candidates(&self, scope: Scope, limit: usize) -> Result<Vec<Candidate>> {
-        self.call(Kind::Quick, move |conn, _| read::candidates(conn, &scope, limit)).await
+        self.call(Kind::Quick, move |conn, _| candidates::candidates(conn, &scope, limit)).await
     }
 
     /// Starts jobs in slots; `None` where a job is no longer to be had.
@@ -151,15 +157,75 @@ impl Ledger {
 
     /// Ends an attempt durably.
     pub async fn finish(&self, end: FinishedAttempt) -> Result<bool> {
-        let kind =
-            if matches!(end.next, Next::RetryAt(_) | Next::Requeue) { Kind::Wakes } else { Kind::Durable };
-        self.call(kind, move |conn, _| write::finish(conn, &end)).await
+        let kind = match end.next {
+            Next::Complete | Next::Fail | Next::Cancel if end.hold.is_none() => Kind::Durable,
+            _ => Kind::Wakes,
+        };
+        let finished = self.call(kind, move |conn, _| write::finish(conn, &end)).await?;
+        if finished.released {
+            self.nudge.send_modify(|count| *count += 1);
+        }
+        Ok(finished.ended)
     }
 
     /// Moves what is due to the queue and tells when the next is due.
     pub async fn release_due(&self) -> Result<Option<Millis>> {
-        self.call(Kind::Quick, move |conn, _| write::release_due(conn, Millis::now()).map(|(_, next)| next))
-            .await
+        self.call(Kind::Quick, move |conn, _| due::release(conn, Millis::now())).await
+    }
+
+    /// Every hold in force.
+    pub async fn holds(&self) -> Result<Vec<Hold>> {
+        self.call(Kind::Quick, |conn, _| holds::all(conn)).await
+    }
+
+    /// Begins a hold, or says something new about one.
+    pub async fn hold(&self, hold: Hold) -> Result<()> {
+        self.call(Kind::Wakes, move |conn, _| holds::put(conn, &hold)).await
+    }
+
+    /// Ends a hold; `false` when there was none.
+    pub async fn lift(&self, kind: HoldKind, name: String, reason: HoldReason) -> Result<bool> {
+        self.call(Kind::Wakes, move |conn, _| holds::lift(conn, kind, &name, reason)).await
+    }
+
+    /// The handlers that jobs of this ledger use.
+    pub async fn handlers_in_use(&self) -> Result<Vec<String>> {
+        self.call(Kind::Quick, |conn, _| holds::handlers_in_use(conn)).await
+    }
+
+    /// Says which handler each source uses now, and which all others do.
+    pub async fn assign_handlers(&self, by_source: Vec<(String, String)>, default: String) -> Result<()> {
+        self.call(Kind::Wakes, move |conn, _| holds::assign_handlers(conn, &by_source, &default)).await
+    }
+
+    /// Incidents that are open.
+    pub async fn open_incidents(&self) -> Result<Vec<OpenIncident>> {
+        self.call(Kind::Quick, |conn, _| holds::open_incidents(conn)).await
+    }
+
+    /// Counts failures of a handler to its open incident, or opens one, and holds the handler if it shall be held;
+    /// `true` when the incident is new.
+    pub async fn fail_handler(&self, failure: Failure, hold: Option<Hold>) -> Result<bool> {
+        self.call(Kind::Wakes, move |conn, _| {
+            let is_new = holds::fail(conn, &failure, Millis::now())?;
+            hold.iter().try_for_each(|hold| holds::put(conn, hold))?;
+            Ok(is_new)
+        })
+        .await
+    }
+
+    /// Records a failure that is worth telling by itself: an incident that is over when it begins.
+    pub async fn tell_failure(&self, failure: Failure) -> Result<()> {
+        self.call(Kind::Durable, move |conn, _| holds::tell(conn, &failure, Millis::now())).await
+    }
+
+    /// Closes the incident of a handler that works again and lets its jobs run; `false` when there was none.
+    pub async fn mend_handler(&self, handler: String) -> Result<bool> {
+        self.call(Kind::Wakes, move |conn, _| {
+            holds::lift(conn, HoldKind::Handler, &handler, HoldReason::Failing)?;
+            holds::mend(conn, &handler, Millis::now())
+        })
+        .await
     }
 
     /// Every attempt that has no end yet.
@@ -252,7 +318,7 @@ struct Actor {
     /// How the connection commits now; `None` after it was opened.
     syncs: Option<bool>,
     epoch: i64,
-    ready: watch::Sender<u64>,
+    ready: Arc<watch::Sender<u64>>,
     changed: watch::Sender<u64>,
     data_version: i64,
     looked_at: Instant,

@@ -7,7 +7,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::rows::{Ingested, Wanted};
-use super::{LedgerError, open, read, write};
+use super::{LedgerError, ingest, open, read};
 use crate::clock::Millis;
 use crate::job::State;
 
@@ -53,7 +53,7 @@ impl Control {
     pub fn add(&mut self, batch: &[Wanted]) -> Result<Vec<Ingested>> {
         self.transaction(|conn| {
             let now = Millis::now();
-            batch.iter().map(|wanted| write::ingest(conn, wanted, now)).collect()
+            batch.iter().map(|wanted| ingest::ingest(conn, wanted, now)).collect()
         })
     }
 
@@ -64,7 +64,7 @@ impl Control {
             match state {
                 State::Queued | State::Retrying => {
                     conn.execute(
-                        "UPDATE job SET state = 'cancelled', due_at = NULL, finished_at = ?2,
+                        "UPDATE job SET state = 'cancelled', due_at = NULL, wait = NULL, finished_at = ?2,
                              error = 'cancelled by a person' WHERE id = ?1 AND state IN ('queued', 'retrying')",
                         params![id, Millis::now().0],
                     )?;
@@ -87,7 +87,7 @@ impl Control {
                 return Ok(Retried::NotNow(state));
             }
             conn.execute(
-                "UPDATE job SET state = 'queued', finished_at = NULL, cancel_requested = 0,
+                "UPDATE job SET state = 'queued', finished_at = NULL, cancel_requested = 0, again = 0, dismissed = 0,
                      max_attempts = attempts + budget
                  WHERE id = ?1 AND state IN ('failed', 'cancelled')",
                 [id],

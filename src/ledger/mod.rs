@@ -8,10 +8,15 @@
 
 mod actor;
 mod batch;
+mod candidates;
 mod control;
+mod due;
 mod error;
+mod holds;
+mod ingest;
 mod open;
 mod read;
+mod rework;
 mod rows;
 mod watch;
 mod write;
@@ -19,11 +24,12 @@ mod write;
 pub use actor::Ledger;
 pub use control::{Cancelled, Control, Retried};
 pub use error::LedgerError;
+pub use holds::{Failure, OpenIncident};
 pub use open::SCHEMA_VERSION;
 pub use read::{JobFilter, Reader};
 pub use rows::{
-    AttemptRow, Candidate, Claim, Claimed, Counts, FinishedAttempt, HolderId, IngestKind, Ingested, JobRow,
-    LiveAttempt, Next, Rescued, Scope, Wanted,
+    AttemptRow, Candidate, Claim, Claimed, Class, Counts, FinishedAttempt, Hold, HolderId, IngestKind,
+    Ingested, JobRow, LiveAttempt, Next, Rescued, Rework, Scope, Wanted,
 };
 pub use watch::{Backlog, RunningJob};
 

@@ -8,8 +8,8 @@ use std::str::FromStr;
 use rusqlite::types::{FromSqlError, Value};
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
-use super::rows::{AttemptRow, Candidate, Counts, JobRow, Scope};
-use super::{LedgerError, open};
+use super::rows::{AttemptRow, Counts, Hold, JobRow};
+use super::{LedgerError, holds, open};
 use crate::clock::Millis;
 use crate::job::{JobId, Seq, State};
 
@@ -75,7 +75,7 @@ impl Reader {
     }
 
     fn page(&self, filter: &JobFilter, before: Seq, limit: Option<u64>) -> Result<Vec<JobRow>> {
-        let mut sql = format!("SELECT {JOB_COLUMNS} FROM job WHERE seq < ?");
+        let mut sql = format!("SELECT {JOB_COLUMNS} FROM {JOB_TABLES} WHERE seq < ?");
         let mut values = vec![Value::from(before)];
         if !filter.states.is_empty() {
             let marks = vec!["?"; filter.states.len()].join(", ");
@@ -99,7 +99,7 @@ impl Reader {
 
     /// The job with this id.
     pub fn job(&self, id: &str) -> Result<Option<JobRow>> {
-        let sql = format!("SELECT {JOB_COLUMNS} FROM job WHERE id = ?1");
+        let sql = format!("SELECT {JOB_COLUMNS} FROM {JOB_TABLES} WHERE job.id = ?1");
         Ok(self.conn.prepare_cached(&sql)?.query_row([id], job_row).optional()?)
     }
 
@@ -120,7 +120,7 @@ impl Reader {
     pub fn attempts(&self, seq: Seq) -> Result<Vec<AttemptRow>> {
         let mut query = self.conn.prepare_cached(
             "SELECT number, pid, slot, holder_pid, claimed_at, started_at, finished_at, exit_code, signal, outcome,
-                 error FROM attempt WHERE job = ?1 ORDER BY number",
+                 error_type, error FROM attempt WHERE job = ?1 ORDER BY number",
         )?;
         let rows = query.query_map([seq], |row| {
             Ok(AttemptRow {
@@ -134,7 +134,8 @@ impl Reader {
                 exit_code: row.get(7)?,
                 signal: row.get(8)?,
                 outcome: optional_word(row, 9)?,
-                error: row.get(10)?,
+                error_type: optional_word(row, 10)?,
+                error: row.get(11)?,
             })
         })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -159,6 +160,11 @@ impl Reader {
         Ok(counts)
     }
 
+    /// Every hold in force.
+    pub fn holds(&self) -> Result<Vec<Hold>> {
+        holds::all(&self.conn)
+    }
+
     /// `PRAGMA quick_check`: `None` when the ledger is sound, else what is wrong.
     pub fn quick_check(&self) -> Result<Option<String>> {
         let said: String = self.conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
@@ -167,8 +173,9 @@ impl Reader {
 }
 
 const JOB_COLUMNS: &str =
-    "seq, id, source, title, state, attempts, max_attempts, priority, lane, run_id, language,
-     created_at, started_at, finished_at, due_at, cancel_requested, output_dir, error";
+    "seq, job.id, source, title, state, attempts, max_attempts, priority, lane, handler, run_id, language,
+     created_at, started_at, finished_at, due_at, wait, recurs, reworks, cancel_requested, output_dir, error_type, error";
+const JOB_TABLES: &str = "job JOIN class ON class.id = job.class";
 
 fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
     Ok(JobRow {
@@ -181,19 +188,24 @@ fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
         max_attempts: row.get(6)?,
         priority: row.get(7)?,
         lane: row.get(8)?,
-        run_id: row.get(9)?,
-        language: row.get(10)?,
-        created_at: Millis(row.get(11)?),
-        started_at: time(row, 12)?,
-        finished_at: time(row, 13)?,
-        due_at: time(row, 14)?,
-        cancel_requested: row.get(15)?,
-        output_dir: row.get(16)?,
-        error: row.get(17)?,
+        handler: row.get(9)?,
+        run_id: row.get(10)?,
+        language: row.get(11)?,
+        created_at: Millis(row.get(12)?),
+        started_at: time(row, 13)?,
+        finished_at: time(row, 14)?,
+        due_at: time(row, 15)?,
+        wait: optional_word(row, 16)?,
+        recurs: row.get(17)?,
+        reworks: row.get(18)?,
+        cancel_requested: row.get(19)?,
+        output_dir: row.get(20)?,
+        error_type: optional_word(row, 21)?,
+        error: row.get(22)?,
     })
 }
 
-fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Millis>> {
+pub(super) fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Millis>> {
     Ok(row.get::<_, Option<i64>>(column)?.map(Millis))
 }
 
@@ -205,59 +217,12 @@ where
     optional_word(row, column)?.ok_or_else(|| FromSqlError::InvalidType.into())
 }
 
-fn optional_word<T: FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>>
+pub(super) fn optional_word<T: FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>>
 where
     T::Err: std::error::Error + Send + Sync + 'static,
 {
     let text: Option<String> = row.get(column)?;
     text.map(|text| text.parse().map_err(|err| FromSqlError::Other(Box::new(err)).into())).transpose()
-}
-
-/// See [`super::Ledger::candidates`]. Walks the index of ready jobs lane by lane, so that neither a full lane nor a
-/// full key hides what stands behind it.
-pub(super) fn candidates(conn: &Connection, scope: &Scope, limit: usize) -> Result<Vec<Candidate>> {
-    let full_keys = serde_json::to_string(&scope.full_keys).expect("strings serialise");
-    let mut found = Vec::new();
-    for lane in ready_lanes(conn)? {
-        if scope.full_lanes.contains(&lane) {
-            continue;
-        }
-        let mut query = conn.prepare_cached(
-            "SELECT seq, rank, priority, concurrency_key FROM job
-             WHERE lane = ?1 AND state = 'queued' AND due_at IS NULL AND (?2 IS NULL OR run_id = ?2)
-                 AND (concurrency_key IS NULL OR concurrency_key NOT IN (SELECT value FROM json_each(?3)))
-             ORDER BY rank, priority DESC, seq LIMIT ?4",
-        )?;
-        let rows = query.query_map(params![lane, scope.run_id, full_keys, limit.cast_signed()], |row| {
-            Ok(Candidate {
-                seq: row.get(0)?,
-                rank: row.get(1)?,
-                priority: row.get(2)?,
-                lane: lane.clone(),
-                key: row.get(3)?,
-            })
-        })?;
-        for row in rows {
-            found.push(row?);
-        }
-    }
-    found.sort_by(|a, b| a.rank.cmp(&b.rank).then(b.priority.total_cmp(&a.priority)).then(a.seq.cmp(&b.seq)));
-    found.truncate(limit);
-    Ok(found)
-}
-
-/// The lanes that have something ready: one index seek each (a "loose" scan), however many jobs wait.
-fn ready_lanes(conn: &Connection) -> Result<Vec<String>> {
-    let mut query = conn.prepare_cached(
-        "WITH RECURSIVE l (lane) AS (
-             SELECT min(lane) FROM job WHERE state = 'queued' AND due_at IS NULL
-             UNION ALL
-             SELECT (SELECT min(lane) FROM job WHERE state = 'queued' AND due_at IS NULL AND lane > l.lane)
-             FROM l WHERE l.lane IS NOT NULL)
-         SELECT lane FROM l WHERE lane IS NOT NULL",
-    )?;
-    let rows = query.query_map([], |row| row.get(0))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 pub(super) fn cancel_requests(conn: &Connection) -> Result<Vec<Seq>> {
@@ -278,17 +243,36 @@ pub(super) fn counts(conn: &Connection) -> Result<Counts> {
     Ok(counts)
 }
 
+/// Jobs that will still do something by themselves: neither those that wait for a dependency that is not open itself nor
+/// recurring ones, which never end.
 pub(super) fn open_jobs(conn: &Connection, run_id: Option<&str>) -> Result<u64> {
-    let Some(run_id) = run_id else { return Ok(counts(conn)?.open()) };
-    let n: i64 = conn
-        .prepare_cached("SELECT count(*) FROM job WHERE run_id = ?1 AND finished_at IS NULL")?
-        .query_row([run_id], |row| row.get(0))?;
+    let all = match run_id {
+        None => counts(conn)?.open(),
+        Some(run_id) => count(conn, "run_id = ?1 AND finished_at IS NULL", run_id)?,
+    };
+    let idle = match run_id {
+        None => {
+            count(conn, "unmet > 0 AND finished_at IS NULL AND ?1 = ''", "")?
+                + count(conn, "recurs IS NOT NULL AND unmet = 0 AND finished_at IS NULL AND ?1 = ''", "")?
+        }
+        Some(run_id) => {
+            count(conn, "run_id = ?1 AND finished_at IS NULL AND (unmet > 0 OR recurs IS NOT NULL)", run_id)?
+        }
+    };
+    Ok(all - idle)
+}
+
+fn count(conn: &Connection, condition: &str, argument: &str) -> Result<u64> {
+    let sql = format!("SELECT count(*) FROM job WHERE {condition}");
+    let n: i64 = conn.prepare_cached(&sql)?.query_row([argument], |row| row.get(0))?;
     Ok(n.cast_unsigned())
 }
 
 pub(super) fn ready_in(conn: &Connection, lanes: &[String]) -> Result<u64> {
-    let mut query = conn
-        .prepare_cached("SELECT count(*) FROM job WHERE lane = ?1 AND state = 'queued' AND due_at IS NULL")?;
+    let mut query = conn.prepare_cached(
+        "SELECT count(*) FROM job JOIN class ON class.id = job.class
+         WHERE class.lane = ?1 AND state = 'queued' AND due_at IS NULL AND unmet = 0",
+    )?;
     let mut ready = 0;
     for lane in lanes {
         ready += query.query_row([lane], |row| row.get::<_, i64>(0))?.cast_unsigned();

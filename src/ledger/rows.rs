@@ -1,11 +1,14 @@
 //! What goes into the ledger and comes out of it, as plain data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::clock::Millis;
-use crate::job::{JobId, Outcome, Seq, State, Submission};
+use crate::job::{
+    ContentHash, ErrorType, HoldKind, HoldReason, JobId, Outcome, Seq, State, Submission, Wait,
+};
 
 /// One submission to record, with what the configuration says about it.
 #[derive(Clone, Debug)]
@@ -18,8 +21,10 @@ pub struct Wanted {
     pub rank: i64,
     /// Lane after rules.
     pub lane: String,
-    /// Handler set by a rule.
-    pub handler: Option<String>,
+    /// Handler set by a rule or by the entry's own command; otherwise the source decides, also later.
+    pub fixed_handler: Option<String>,
+    /// The handler in force.
+    pub handler: String,
     /// Time limit after rules, milliseconds.
     pub timeout_ms: Option<i64>,
     /// Priority after rules.
@@ -64,17 +69,32 @@ pub struct HolderId {
     pub boot_id: String,
 }
 
+/// What jobs have in common for choosing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// Row number.
+    pub id: i64,
+    /// Lane whose limit they count against.
+    pub lane: String,
+    /// Source they came from.
+    pub source: String,
+    /// 0 is served first.
+    pub rank: i64,
+    /// Handler in force.
+    pub handler: String,
+}
+
 /// A job that could start now; the scheduler chooses among these.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
     /// The job.
     pub seq: Seq,
-    /// 0 is served first.
-    pub rank: i64,
+    /// Lane, handler and rank.
+    pub class: Arc<Class>,
     /// Higher first.
     pub priority: f64,
-    /// Lane whose limit it counts against.
-    pub lane: String,
+    /// Whether it is a retry.
+    pub again: bool,
     /// Key whose limit it counts against.
     pub key: Option<String>,
 }
@@ -84,10 +104,41 @@ pub struct Candidate {
 pub struct Scope {
     /// Only jobs of this run.
     pub run_id: Option<String>,
-    /// Lanes that are full.
-    pub full_lanes: Vec<String>,
+    /// Lanes that are full or held.
+    pub closed_lanes: HashSet<String>,
+    /// Sources that are held.
+    pub closed_sources: HashSet<String>,
+    /// Handlers that are held.
+    pub closed_handlers: HashSet<String>,
     /// Keys that are full.
     pub full_keys: Vec<String>,
+}
+
+impl Scope {
+    /// Whether jobs of this class are looked at.
+    #[must_use]
+    pub fn admits(&self, class: &Class) -> bool {
+        !(self.closed_lanes.contains(&class.lane)
+            || self.closed_sources.contains(&class.source)
+            || self.closed_handlers.contains(&class.handler))
+    }
+}
+
+/// What keeps more than one job back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Hold {
+    /// What is held.
+    pub kind: HoldKind,
+    /// Its name; empty for everything.
+    pub name: String,
+    /// Why.
+    pub reason: HoldReason,
+    /// Since when.
+    pub since: Millis,
+    /// Until when, or when the next try is due.
+    pub until: Option<Millis>,
+    /// More for a person: a hint, the error.
+    pub note: String,
 }
 
 /// A wish to start one job in one slot.
@@ -120,8 +171,8 @@ pub struct Claimed {
     pub language: Option<String>,
     /// Source.
     pub source: String,
-    /// Handler set by a rule.
-    pub handler: Option<String>,
+    /// Handler in force when it was claimed.
+    pub handler: String,
     /// Time limit, milliseconds.
     pub timeout_ms: Option<i64>,
     /// Name of its folder below `implementation_outputs/`.
@@ -132,8 +183,12 @@ pub struct Claimed {
     pub lane: String,
     /// Concurrency key.
     pub key: Option<String>,
-    /// The entry as it stood in its file.
+    /// Whether it is a retry.
+    pub again: bool,
+    /// The entry as it stood in its file, or as it was sent back.
     pub entry: String,
+    /// Times it was sent back through the rework source.
+    pub reworks: u32,
 }
 
 /// An attempt that the ledger believes to be live.
@@ -150,7 +205,7 @@ pub struct LiveAttempt {
 }
 
 /// What an attempt's end leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Terminal: done.
     Complete,
@@ -160,8 +215,33 @@ pub enum Next {
     Cancel,
     /// Again at this time.
     RetryAt(Millis),
+    /// Again at this time, by the rework source's handler and with what was wrong.
+    Rework(Box<Rework>),
+    /// At this time, as if nothing had been tried.
+    ParkUntil(Millis),
     /// Back to the queue at once; the attempt did not count.
     Requeue,
+}
+
+/// How a job is sent back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rework {
+    /// When the next attempt may start.
+    pub due: Millis,
+    /// The rework source.
+    pub source: String,
+    /// Its handler.
+    pub handler: String,
+    /// Its rank.
+    pub rank: i64,
+    /// The entry for its file.
+    pub json: String,
+    /// Hash of the entry's canonical form.
+    pub content_hash: ContentHash,
+    /// Hash of the entry's bytes.
+    pub raw_hash: Vec<u8>,
+    /// Until then it is put back into the file if it is missing there.
+    pub watch_until: Millis,
 }
 
 /// The end of an attempt.
@@ -185,8 +265,12 @@ pub struct FinishedAttempt {
     pub exit_code: Option<i32>,
     /// Signal, if one ended it.
     pub signal: Option<i32>,
+    /// The class of its failure.
+    pub error_type: Option<ErrorType>,
     /// Why, unless it succeeded.
     pub error: Option<String>,
+    /// What it asked to be held, beside its own job.
+    pub hold: Option<Hold>,
 }
 
 /// An entry that was put back into a queue file and is watched.
@@ -253,6 +337,8 @@ pub struct JobRow {
     pub priority: f64,
     /// Lane.
     pub lane: String,
+    /// Handler in force.
+    pub handler: String,
     /// Run.
     pub run_id: Option<String>,
     /// Language, as written.
@@ -265,10 +351,18 @@ pub struct JobRow {
     pub finished_at: Option<Millis>,
     /// Waiting until then.
     pub due_at: Option<Millis>,
+    /// Why it waits until then.
+    pub wait: Option<Wait>,
+    /// `every` or `cron` of recurring work.
+    pub recurs: Option<String>,
+    /// Times it was sent back through the rework source.
+    pub reworks: u32,
     /// Whether a person asked to end it and it has not ended yet.
     pub cancel_requested: bool,
     /// Folder below `implementation_outputs/`, once it was started.
     pub output_dir: Option<String>,
+    /// The class of its last failure.
+    pub error_type: Option<ErrorType>,
     /// Why it is not completed, if there is a reason.
     pub error: Option<String>,
 }
@@ -296,6 +390,8 @@ pub struct AttemptRow {
     pub signal: Option<i32>,
     /// `null` while it is live.
     pub outcome: Option<Outcome>,
+    /// The class of its failure.
+    pub error_type: Option<ErrorType>,
     /// Why, unless it succeeded.
     pub error: Option<String>,
 }

@@ -7,46 +7,83 @@ CREATE TABLE meta (
     value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- What jobs have in common for choosing. A pause, a missing program or a full lane concerns classes, so that a million
+-- waiting jobs of one cost nothing while it is closed.
+CREATE TABLE class (
+    id            INTEGER PRIMARY KEY,
+    lane          TEXT    NOT NULL,
+    source        TEXT    NOT NULL,
+    rank          INTEGER NOT NULL,
+    fixed_handler TEXT    NOT NULL,                 -- set by a rule or the entry itself; '' where the source decides
+    handler       TEXT    NOT NULL,                 -- the one in force
+    UNIQUE (lane, source, rank, fixed_handler)
+) STRICT;
+
 CREATE TABLE job (
     seq              INTEGER PRIMARY KEY,
     id               TEXT    NOT NULL UNIQUE,
     content_hash     BLOB    NOT NULL CHECK (length(content_hash) = 32),
-    source           TEXT    NOT NULL,
-    rank             INTEGER NOT NULL,
+    class            INTEGER NOT NULL REFERENCES class (id),
     state            TEXT    NOT NULL CHECK (state IN
         ('queued', 'running', 'retrying', 'completed', 'failed', 'cancelled', 'rejected')),
     title            TEXT    NOT NULL,
     language         TEXT,
     priority         REAL    NOT NULL,
-    lane             TEXT    NOT NULL,
     run_id           TEXT,
     concurrency_key  TEXT,
-    handler          TEXT,                          -- set by a rule; otherwise the source decides at the start
     timeout_ms       INTEGER CHECK (timeout_ms > 0),
     budget           INTEGER NOT NULL CHECK (budget >= 1),  -- attempts that one order (or a person's retry) grants
     max_attempts     INTEGER NOT NULL CHECK (max_attempts >= 1),
     attempts         INTEGER NOT NULL DEFAULT 0,    -- that counted
     last_attempt     INTEGER NOT NULL DEFAULT 0,    -- highest number given out
+    again            INTEGER NOT NULL DEFAULT 0,    -- 1: what starts next is a retry
     due_at           INTEGER,                       -- waiting until then, if set
+    wait             TEXT CHECK (wait IN ('not_before', 'retry', 'parked', 'recurs')),
+    unmet            INTEGER NOT NULL DEFAULT 0 CHECK (unmet >= 0),  -- dependencies that are not completed
+    recurs           TEXT,                          -- `every` or `cron`: never runs itself, but orders a job when due
+    catch_up         TEXT CHECK (catch_up IN ('none', 'one', 'all')),
+    parent           INTEGER REFERENCES job (seq),  -- the recurring job that ordered this one
     cancel_requested INTEGER NOT NULL DEFAULT 0,
     output_dir       TEXT,
     created_at       INTEGER NOT NULL,
     started_at       INTEGER,
     finished_at      INTEGER,
+    error_type       TEXT CHECK (error_type IN
+        ('spawn', 'exit', 'signal', 'timeout', 'gate', 'data', 'temporary', 'lost')),
     error            TEXT,
+    dismissed        INTEGER NOT NULL DEFAULT 0,    -- a person took it out of the dead letters
+    reworks          INTEGER NOT NULL DEFAULT 0,    -- times it was sent back through the rework source
     CHECK ((finished_at IS NOT NULL) = (state IN ('completed', 'failed', 'cancelled', 'rejected'))),
     CHECK (state <> 'retrying' OR due_at IS NOT NULL),
     CHECK (due_at IS NULL OR state IN ('queued', 'retrying')),
+    CHECK ((due_at IS NULL) = (wait IS NULL)),
+    CHECK ((recurs IS NULL) = (catch_up IS NULL)),
+    CHECK (recurs IS NULL OR state IN ('queued', 'cancelled', 'rejected')),
     CHECK (state IN ('queued', 'running', 'completed') OR error IS NOT NULL)
 ) STRICT;
 
--- What can start now, in the order in which it is chosen within a lane.
-CREATE INDEX job_ready ON job (lane, rank, priority DESC, seq) WHERE state = 'queued' AND due_at IS NULL;
+-- What can start now, in the order in which it is chosen within a class: first tries and retries apart. The key is in
+-- it so that jobs whose key is full are passed over without a look at their rows.
+CREATE INDEX job_ready ON job (class, again, priority DESC, seq, concurrency_key)
+    WHERE state = 'queued' AND due_at IS NULL AND unmet = 0;
 CREATE INDEX job_due ON job (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX job_run ON job (run_id, state) WHERE run_id IS NOT NULL;
 CREATE INDEX job_running ON job (seq) WHERE state = 'running';
 CREATE INDEX job_failed ON job (seq) WHERE state IN ('failed', 'rejected', 'cancelled', 'retrying');
+CREATE INDEX job_unmet ON job (seq) WHERE unmet > 0;
+CREATE INDEX job_recurs ON job (seq) WHERE recurs IS NOT NULL;
+CREATE INDEX job_parent ON job (parent) WHERE parent IS NOT NULL;
 CREATE UNIQUE INDEX job_output ON job (output_dir) WHERE output_dir IS NOT NULL;
+
+-- `depends_on`, by id: the job that is needed may not be known yet.
+CREATE TABLE dependency (
+    job   INTEGER NOT NULL REFERENCES job (seq),
+    needs TEXT    NOT NULL,
+    met   INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (job, needs)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX dependency_needs ON dependency (needs) WHERE met = 0;
 
 -- The entry as it stood in its file; apart, so that a change of state does not rewrite it.
 CREATE TABLE entry (
@@ -70,6 +107,7 @@ CREATE TABLE attempt (
     signal       INTEGER,
     outcome      TEXT CHECK (outcome IN ('succeeded', 'failed', 'gate_failed', 'timed_out', 'cancelled',
         'spawn_failed', 'interrupted', 'lost')),
+    error_type   TEXT,
     error        TEXT,
     PRIMARY KEY (job, number),
     CHECK ((outcome IS NULL) = (finished_at IS NULL))
@@ -89,6 +127,69 @@ CREATE TABLE state_count (
     n     INTEGER NOT NULL CHECK (n >= 0)
 ) STRICT, WITHOUT ROWID;
 
+-- The entries with which a job was sent back through the rework source: the first one, and what was wrong with it. All
+-- of them are this job, wherever they turn up.
+CREATE TABLE rework (
+    job          INTEGER NOT NULL REFERENCES job (seq),
+    number       INTEGER NOT NULL,
+    content_hash BLOB    NOT NULL CHECK (length(content_hash) = 32),
+    json         TEXT    NOT NULL,
+    PRIMARY KEY (job, number)
+) STRICT, WITHOUT ROWID;
+
+-- What keeps more than one job back. A person's pause, a handler that asked for time, fails or lacks its program, or
+-- the machine itself being short of something.
+CREATE TABLE hold (
+    kind   TEXT    NOT NULL CHECK (kind IN ('all', 'lane', 'source', 'handler')),
+    name   TEXT    NOT NULL,                        -- '' for `all`
+    reason TEXT    NOT NULL CHECK (reason IN ('paused', 'parked', 'failing', 'missing', 'low_memory', 'low_disk')),
+    since  INTEGER NOT NULL,
+    until  INTEGER,
+    note   TEXT    NOT NULL,
+    PRIMARY KEY (kind, name, reason)
+) STRICT, WITHOUT ROWID;
+
+-- Failures in a row of one handler with one signature, told once.
+CREATE TABLE incident (
+    id        INTEGER PRIMARY KEY,
+    handler   TEXT    NOT NULL,
+    signature TEXT    NOT NULL,
+    error     TEXT    NOT NULL,
+    failures  INTEGER NOT NULL,
+    opened_at INTEGER NOT NULL,
+    closed_at INTEGER
+) STRICT;
+
+CREATE UNIQUE INDEX incident_open ON incident (handler) WHERE closed_at IS NULL;
+
+-- What people ask of the worker, in the order in which they asked; marked when it took effect.
+CREATE TABLE control (
+    seq        INTEGER PRIMARY KEY AUTOINCREMENT,
+    verb       TEXT    NOT NULL,
+    argument   TEXT    NOT NULL,                    -- JSON
+    asked_at   INTEGER NOT NULL,
+    epoch      INTEGER,                             -- meant for this worker alone, if set
+    applied_at INTEGER,
+    result     TEXT,                                -- JSON
+    CHECK ((applied_at IS NULL) = (result IS NULL))
+) STRICT;
+
+CREATE INDEX control_open ON control (seq) WHERE applied_at IS NULL;
+
+-- Groups of jobs that end together. The end is written once and is the authority.
+CREATE TABLE run (
+    id        TEXT PRIMARY KEY,
+    opened_at INTEGER NOT NULL,
+    ended_at  INTEGER,
+    completed INTEGER,
+    failed    INTEGER,
+    cancelled INTEGER,
+    rejected  INTEGER,
+    CHECK ((ended_at IS NULL) = (completed IS NULL AND failed IS NULL AND cancelled IS NULL AND rejected IS NULL))
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX run_open ON run (id) WHERE ended_at IS NULL;
+
 -- Entries that were put back into a queue file and must stay there until `watch_until`.
 CREATE TABLE rescued (
     source      TEXT    NOT NULL,
@@ -105,12 +206,28 @@ INSERT INTO state_count VALUES
 CREATE TRIGGER job_counted AFTER INSERT ON job BEGIN
     UPDATE state_count SET n = n + 1 WHERE state = NEW.state;
     INSERT INTO ended (job) SELECT NEW.seq WHERE NEW.finished_at IS NOT NULL;
+    INSERT INTO run (id, opened_at) SELECT NEW.run_id, NEW.created_at WHERE NEW.run_id IS NOT NULL
+        ON CONFLICT DO NOTHING;
 END;
 
 CREATE TRIGGER job_moved AFTER UPDATE OF state ON job WHEN OLD.state <> NEW.state BEGIN
     UPDATE state_count SET n = n - 1 WHERE state = OLD.state;
     UPDATE state_count SET n = n + 1 WHERE state = NEW.state;
     INSERT INTO ended (job) SELECT NEW.seq WHERE NEW.finished_at IS NOT NULL;
+END;
+
+CREATE TRIGGER job_needed AFTER UPDATE OF state ON job
+WHEN NEW.state = 'completed' AND EXISTS (SELECT 1 FROM dependency WHERE needs = NEW.id AND met = 0) BEGIN
+    UPDATE job SET unmet = unmet - 1 WHERE seq IN (SELECT job FROM dependency WHERE needs = NEW.id AND met = 0);
+    UPDATE dependency SET met = 1 WHERE needs = NEW.id AND met = 0;
+END;
+
+CREATE TRIGGER run_ended_once BEFORE UPDATE ON run WHEN OLD.ended_at IS NOT NULL BEGIN
+    SELECT RAISE(ABORT, 'the end of a run is written once');
+END;
+
+CREATE TRIGGER control_once BEFORE UPDATE ON control WHEN OLD.applied_at IS NOT NULL BEGIN
+    SELECT RAISE(ABORT, 'a control event takes effect once');
 END;
 
 -- Legal moves. `failed`, `cancelled` -> `queued` is a person's retry; `rejected` -> `queued` a mended entry.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+mod waiting;
+
 use super::*;
 use crate::clock::Millis;
 use crate::job::{ContentHash, Entry, JobId, Outcome, State, Submission};
@@ -24,6 +26,10 @@ fn entry(id: &str, content: u8) -> Entry {
         not_before: None,
         concurrency_key: None,
         command: None,
+        depends_on: Vec::new(),
+        recurs: None,
+        catch_up: crate::recurrence::CatchUp::One,
+        last_error: None,
     }
 }
 
@@ -32,11 +38,12 @@ fn wanted(entry: Entry) -> Wanted {
         source: "ideas".to_owned(),
         rank: 1,
         lane: "default".to_owned(),
-        handler: None,
+        fixed_handler: None,
+        handler: "materialize".to_owned(),
         timeout_ms: None,
         priority: entry.priority,
         max_attempts: 2,
-        submission: Submission::Runnable(entry),
+        submission: Submission::Runnable(Box::new(entry)),
     }
 }
 
@@ -55,7 +62,9 @@ fn end(claimed: &Claimed, outcome: Outcome, next: Next) -> FinishedAttempt {
         finished_at: Millis(6),
         exit_code: Some(1),
         signal: None,
+        error_type: None,
         error: (outcome != Outcome::Succeeded).then(|| "broke".to_owned()),
+        hold: None,
     }
 }
 
@@ -214,7 +223,8 @@ async fn candidates_come_by_rank_priority_and_age_past_full_lanes_and_keys() {
         bed.ledger.candidates(scope, 10).await.unwrap().iter().map(|c| c.seq).collect()
     };
     assert_eq!(ids(Scope::default()).await, [3, 2, 4, 5, 1]);
-    let scope = Scope { full_lanes: vec!["heavy".to_owned()], full_keys: vec!["k".to_owned()], run_id: None };
+    let closed_lanes = ["heavy".to_owned()].into();
+    let scope = Scope { closed_lanes, full_keys: vec!["k".to_owned()], ..Scope::default() };
     assert_eq!(ids(scope).await, [3, 2, 1]);
 }
 
@@ -307,15 +317,14 @@ async fn work_tells_what_could_start_and_what_is_held_back() {
     let second = second.unwrap()[0].seq;
     bed.claim(first).await.unwrap();
     let claimed = bed.claim(second).await.unwrap();
-    let lanes = std::collections::BTreeMap::from([("heavy".to_owned(), 1)]);
+    let full = Scope { closed_lanes: ["heavy".to_owned()].into(), ..Scope::default() };
     let running = bed.reader().running().unwrap();
     assert_eq!(bed.reader().backlog().unwrap().ready, 1);
-    assert!(!bed.reader().startable(&running, &lanes, 3).unwrap(), "its lane is full");
+    assert!(!bed.reader().startable(&full).unwrap(), "its lane is full");
     assert_eq!(running.iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), ["a", "c"]);
     assert_eq!(bed.reader().attempt_is_over(second, 1).unwrap(), Some(false));
     assert_eq!(bed.reader().attempt_is_over(second, 2).unwrap(), None);
     bed.ledger.finish(end(&claimed, Outcome::Succeeded, Next::Complete)).await.unwrap();
-    let running = bed.reader().running().unwrap();
-    assert!(bed.reader().startable(&running, &lanes, 3).unwrap());
+    assert!(bed.reader().startable(&Scope::default()).unwrap());
     assert_eq!(bed.reader().attempt_is_over(second, 1).unwrap(), Some(true));
 }

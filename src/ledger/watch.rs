@@ -3,13 +3,11 @@
 //! Read-only, short statements. The limits that hold back work are the scheduler's; they are passed in, because this
 //! module knows rows and no policy.
 
-use std::collections::BTreeMap;
-
 use rusqlite::{OptionalExtension, params};
 
 use super::read::Reader;
 use super::rows::Scope;
-use super::{LedgerError, read::candidates};
+use super::{LedgerError, candidates::candidates};
 use crate::clock::Millis;
 use crate::job::{Outcome, Seq};
 
@@ -39,8 +37,8 @@ pub struct RunningJob {
     pub title: String,
     /// Source.
     pub source: String,
-    /// Handler set by a rule.
-    pub handler: Option<String>,
+    /// Handler in force.
+    pub handler: String,
     /// Lane.
     pub lane: String,
     /// Concurrency key.
@@ -51,12 +49,15 @@ pub struct RunningJob {
     pub claimed_at: Millis,
     /// Process id of the holder.
     pub holder_pid: i32,
+    /// Whether it is a retry.
+    pub again: bool,
 }
 
 impl Reader {
     /// How much waits. Walks all that waits, so not for every second.
     pub fn backlog(&self) -> Result<Backlog> {
-        let ready = "SELECT count(*), min(created_at) FROM job WHERE state = 'queued' AND due_at IS NULL";
+        let ready = "SELECT count(*), min(created_at) FROM job
+             WHERE state = 'queued' AND due_at IS NULL AND unmet = 0";
         let later = "SELECT count(*), min(due_at) FROM job WHERE due_at IS NOT NULL";
         let count = |sql| -> Result<(i64, Option<i64>)> {
             Ok(self.conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?)
@@ -71,14 +72,9 @@ impl Reader {
         })
     }
 
-    /// Whether a ready job could start, were a slot free: its lane and key have room beside what runs.
-    pub fn startable(
-        &self,
-        running: &[RunningJob],
-        lanes: &BTreeMap<String, usize>,
-        max_per_key: usize,
-    ) -> Result<bool> {
-        Ok(!candidates(&self.conn, &full(running, lanes, max_per_key), 1)?.is_empty())
+    /// Whether a ready job could start, were a slot free: nothing in `scope` keeps it back.
+    pub fn startable(&self, scope: &Scope) -> Result<bool> {
+        Ok(!candidates(&self.conn, scope, 1)?.is_empty())
     }
 
     /// Whether this attempt is over; `None` when the ledger knows no such attempt.
@@ -93,8 +89,9 @@ impl Reader {
     /// Jobs with a live attempt.
     pub fn running(&self) -> Result<Vec<RunningJob>> {
         let mut query = self.conn.prepare_cached(
-            "SELECT job.id, number, title, source, handler, lane, concurrency_key, timeout_ms, claimed_at, holder_pid
-             FROM job JOIN attempt ON attempt.job = job.seq AND attempt.outcome IS NULL
+            "SELECT job.id, number, title, source, handler, lane, concurrency_key, timeout_ms, claimed_at, holder_pid, again
+             FROM job JOIN class ON class.id = job.class
+                 JOIN attempt ON attempt.job = job.seq AND attempt.outcome IS NULL
              WHERE job.state = 'running' ORDER BY job.seq",
         )?;
         let rows = query.query_map([], |row| {
@@ -109,30 +106,9 @@ impl Reader {
                 timeout_ms: row.get(7)?,
                 claimed_at: Millis(row.get(8)?),
                 holder_pid: row.get(9)?,
+                again: row.get(10)?,
             })
         })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
-    }
-}
-
-/// The lanes and keys in which nothing more may start.
-fn full(running: &[RunningJob], lanes: &BTreeMap<String, usize>, max_per_key: usize) -> Scope {
-    let mut per_lane: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut per_key: BTreeMap<&str, usize> = BTreeMap::new();
-    for job in running {
-        *per_lane.entry(&job.lane).or_default() += 1;
-        if let Some(key) = &job.key {
-            *per_key.entry(key).or_default() += 1;
-        }
-    }
-    let is_full = |lane: &&String| per_lane.get(lane.as_str()).is_some_and(|used| *used >= lanes[*lane]);
-    Scope {
-        full_lanes: lanes.keys().filter(is_full).cloned().collect(),
-        full_keys: per_key
-            .into_iter()
-            .filter(|(_, used)| *used >= max_per_key)
-            .map(|(key, _)| key.to_owned())
-            .collect(),
-        run_id: None,
     }
 }

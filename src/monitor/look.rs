@@ -11,9 +11,11 @@ use std::time::Duration;
 use super::probe;
 use super::scene::{Scene, error_chain};
 use super::verdict::{Beat, PartSeen, Seen};
+use crate::clock::Millis;
+use crate::ledger::{LedgerError, Reader, RunningJob};
 use crate::lock::Holder;
 use crate::runner::process::ProcessId;
-use crate::scheduler::MAX_PER_KEY;
+use crate::scheduler::policy::{Gates, Limits, Situation, Usage};
 use crate::status::{StatusFile, WorkerState};
 
 /// How long a look may take; a file system that does not answer must not stop the monitor.
@@ -129,16 +131,23 @@ fn work(scene: &Scene, state: WorkerState) -> (BTreeMap<String, Duration>, Optio
     }
     let Ok(ledger) = scene.ledger() else { return (BTreeMap::new(), None) };
     let Ok(running) = ledger.running() else { return (BTreeMap::new(), None) };
-    let startable = ledger.startable(&running, &scene.config.lanes, MAX_PER_KEY).ok();
+    let startable = startable(scene, &ledger, &running).ok();
     let limits = running.iter().map(|job| (format!("{}/{}", job.id, job.number), limit_of(scene, job)));
     (limits.collect(), startable)
 }
 
+/// Whether the scheduler's own policy would let one more job start.
+pub(super) fn startable(scene: &Scene, ledger: &Reader, running: &[RunningJob]) -> Result<bool, LedgerError> {
+    let limits = Limits::of(&scene.config, scene.config.worker.slots);
+    let gates = Gates::of(&ledger.holds()?, Millis::now());
+    let situation = Situation { limits: &limits, usage: &Usage::of(running), gates: &gates };
+    situation.scope(None).map_or(Ok(false), |scope| ledger.startable(&scope))
+}
+
 /// How long an attempt may be seen running: its own limit, the time its tree has to leave, and some more.
-fn limit_of(scene: &Scene, job: &crate::ledger::RunningJob) -> Duration {
+fn limit_of(scene: &Scene, job: &RunningJob) -> Duration {
     let config = &scene.config;
     let own = job.timeout_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
-    let handler = job.handler.as_deref().unwrap_or_else(|| config.handler_of(&job.source));
-    let limit = own.or_else(|| config.handlers.get(handler)?.timeout).unwrap_or(config.worker.timeout);
+    let limit = own.or_else(|| config.handlers.get(&job.handler)?.timeout).unwrap_or(config.worker.timeout);
     limit.saturating_add(config.worker.kill_grace).saturating_add(config.monitor.stuck_after)
 }

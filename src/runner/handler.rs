@@ -7,13 +7,14 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::process::TOKEN_VARIABLE;
 use super::protocol::Request;
 use super::token;
-use crate::config::{Config, MATERIALIZE};
+use crate::config::{Config, Live, MATERIALIZE};
 use crate::ledger::Claimed;
 use crate::slug;
 use crate::workdir::Workdir;
@@ -83,7 +84,7 @@ impl HandlerError {
 #[derive(Clone, Debug)]
 pub struct Workshop {
     workdir: Workdir,
-    config: std::sync::Arc<Config>,
+    settings: Live,
     /// This very program, for the built-in handler.
     stallproof: PathBuf,
     env: Vec<(OsString, OsString)>,
@@ -92,7 +93,8 @@ pub struct Workshop {
 
 impl Workshop {
     /// Gathers what does not change while a worker lives.
-    pub fn new(workdir: Workdir, config: std::sync::Arc<Config>) -> io::Result<Self> {
+    pub fn new(workdir: Workdir, settings: Live) -> io::Result<Self> {
+        let config = settings.config();
         let extra = config.worker.pass_env.iter().map(String::as_str);
         let mut env: Vec<(OsString, OsString)> = PASSED_ENV
             .iter()
@@ -104,13 +106,13 @@ impl Workshop {
             env.push(("PATH".into(), DEFAULT_PATH.into()));
         }
         let token_prefix = token::prefix(workdir.root());
-        Ok(Self { workdir, config, stallproof: std::env::current_exe()?, env, token_prefix })
+        Ok(Self { workdir, settings, stallproof: std::env::current_exe()?, env, token_prefix })
     }
 
     /// The configuration in force.
     #[must_use]
-    pub fn config(&self) -> &Config {
-        &self.config
+    pub fn config(&self) -> Arc<Config> {
+        self.settings.config()
     }
 
     /// The folder of an attempt.
@@ -128,7 +130,8 @@ impl Workshop {
     /// The request for an attempt. Writes the last error where the handler can read it; blocking only when there is one.
     pub fn request(&self, claimed: &Claimed) -> Result<Request, HandlerError> {
         let attempt_dir = self.attempt_dir(claimed);
-        let plan = self.plan(claimed)?;
+        let config = self.config();
+        let plan = self.plan(claimed, &config)?;
         let output_dir = self.workdir.outputs().join(&claimed.output_dir);
         let mut env = self.env.clone();
         let mut set = |name: &str, value: &OsStr| env.push((name.into(), value.to_owned()));
@@ -154,30 +157,27 @@ impl Workshop {
             env,
             stdin: claimed.entry.clone().into_bytes(),
             timeout_ms: Some(plan.timeout_ms),
-            grace_ms: millis(self.config.worker.kill_grace),
-            log_cap_bytes: self.config.worker.log_cap_bytes,
+            grace_ms: millis(config.worker.kill_grace),
+            log_cap_bytes: config.worker.log_cap_bytes,
         })
     }
 
-    fn plan(&self, claimed: &Claimed) -> Result<Plan, HandlerError> {
+    fn plan(&self, claimed: &Claimed, config: &Config) -> Result<Plan, HandlerError> {
         let limit = |handler: Option<std::time::Duration>| {
             let own = claimed.timeout_ms.and_then(|ms| u64::try_from(ms).ok());
-            own.unwrap_or_else(|| millis(handler.unwrap_or(self.config.worker.timeout)))
+            own.unwrap_or_else(|| millis(handler.unwrap_or(config.worker.timeout)))
         };
         if let Some(command) = own_command(&claimed.entry) {
             let argv = command.into_iter().map(OsString::from).collect();
             return Ok(Plan { argv, in_attempt_dir: false, timeout_ms: limit(None) });
         }
-        let name = claimed.handler.as_deref().unwrap_or_else(|| self.config.handler_of(&claimed.source));
+        let name = claimed.handler.as_str();
         if name == MATERIALIZE {
             let argv = vec![self.stallproof.clone().into_os_string(), "handle".into(), MATERIALIZE.into()];
             return Ok(Plan { argv, in_attempt_dir: true, timeout_ms: limit(None) });
         }
-        let handler = self
-            .config
-            .handlers
-            .get(name)
-            .ok_or_else(|| HandlerError::NoHandler { name: name.to_owned() })?;
+        let handler =
+            config.handlers.get(name).ok_or_else(|| HandlerError::NoHandler { name: name.to_owned() })?;
         let argv = handler.command.iter().map(OsString::from).collect();
         Ok(Plan { argv, in_attempt_dir: false, timeout_ms: limit(handler.timeout) })
     }
@@ -200,7 +200,7 @@ impl Workshop {
     }
 
     fn write_last_error(&self, claimed: &Claimed) -> Result<Option<PathBuf>, HandlerError> {
-        let Some(error) = claimed.last_error.as_deref().filter(|_| claimed.number > 1) else {
+        let Some(error) = claimed.last_error.as_deref() else {
             return Ok(None);
         };
         let folder = self.workdir.jobs().join(slug::job_key(&claimed.id.0));

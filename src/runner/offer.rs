@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use crate::job::Seq;
-use crate::ledger::{Claimed, HolderId};
+use crate::ledger::{Candidate, Claimed, HolderId};
 
 /// What slots tell the scheduler.
 #[derive(Debug)]
@@ -34,6 +34,36 @@ pub struct Load {
     pub seq: Seq,
     /// Its lane.
     pub lane: String,
+    /// Its handler.
+    pub handler: String,
     /// Its concurrency key.
     pub key: Option<String>,
+    /// Whether it is a retry.
+    pub again: bool,
+}
+
+impl Load {
+    /// Of a job that is about to start.
+    #[must_use]
+    pub fn of(candidate: &Candidate) -> Self {
+        Self {
+            seq: candidate.seq,
+            lane: candidate.class.lane.clone(),
+            handler: candidate.class.handler.clone(),
+            key: candidate.key.clone(),
+            again: candidate.again,
+        }
+    }
+}
+
+impl From<&Claimed> for Load {
+    fn from(claimed: &Claimed) -> Self {
+        Self {
+            seq: claimed.seq,
+            lane: claimed.lane.clone(),
+            handler: claimed.handler.clone(),
+            key: claimed.key.clone(),
+            again: claimed.again,
+        }
+    }
 }

@@ -21,6 +21,7 @@ use super::settle::{self, Remains};
 use super::verdict::{self, Ending, StopReason};
 use crate::clock::Millis;
 use crate::ledger::{Claimed, FinishedAttempt, Ledger, LedgerError, LiveAttempt};
+use crate::retry::failures::Failures;
 
 /// An attempt's process is noted in the ledger when it has run for this long; shorter ones are noted at their end.
 const NOTE_AFTER: Duration = Duration::from_millis(100);
@@ -47,6 +48,8 @@ pub struct Shared {
     pub shop: Arc<Workshop>,
     /// Where ends are recorded.
     pub ledger: Ledger,
+    /// Hears of every end.
+    pub failures: Failures,
     /// Where slots are shown and attempts are reached.
     pub board: Board,
     /// The way to the scheduler.
@@ -242,9 +245,8 @@ impl Slot {
         let LiveAttempt { claimed, holder, cancel_requested, .. } = live;
         let mut close = self.shared.close.clone();
         let mut stops = self.shared.board.begin(self.index, &claimed);
-        let load = Load { seq: claimed.seq, lane: claimed.lane.clone(), key: claimed.key.clone() };
         // The scheduler may have gone already; then nothing counts any more.
-        let _ = self.shared.events.send(SlotEvent::Adopted(load));
+        let _ = self.shared.events.send(SlotEvent::Adopted(Load::from(&claimed)));
         let remains = self.remains(&claimed, ProcessId::from(&holder));
         tracing::info!(slot = self.index, job_id = %claimed.id, holder = holder.pid, "adopted a running attempt");
         let mut asked_to_stop = cancel_requested.then_some(StopReason::Cancelled);
@@ -292,8 +294,14 @@ impl Slot {
         // The scheduler may have gone already; then nothing counts any more.
         let _ = self.shared.events.send(SlotEvent::Ended(claimed.seq));
         log_end(self.index, &claimed, &end);
-        let ledger = self.shared.ledger.clone();
-        self.recording = Some(tokio::spawn(async move { ledger.finish(end).await }));
+        let (ledger, failures) = (self.shared.ledger.clone(), self.shared.failures.clone());
+        self.recording = Some(tokio::spawn(async move {
+            let ended = ledger.finish(end.clone()).await?;
+            if ended {
+                failures.note(&claimed, &end).await?;
+            }
+            Ok(ended)
+        }));
         Ok(())
     }
 
@@ -320,14 +328,14 @@ pub async fn conclude(
     ending: Ending,
     stop: Option<StopReason>,
 ) -> anyhow::Result<FinishedAttempt> {
-    let policy = shop.config().retry;
+    let config = shop.config();
     let succeeded = matches!(&ending, Ending::Recorded(record) if record.exit_code == Some(0));
     let folder = shop.attempt_dir(claimed);
     if succeeded {
-        return Ok(verdict::judge(claimed, ending, stop, policy, &folder));
+        return Ok(verdict::judge(claimed, ending, stop, &config, &folder));
     }
     let claimed = claimed.clone();
-    Ok(tokio::task::spawn_blocking(move || verdict::judge(&claimed, ending, stop, policy, &folder)).await?)
+    Ok(tokio::task::spawn_blocking(move || verdict::judge(&claimed, ending, stop, &config, &folder)).await?)
 }
 
 fn log_end(slot: u32, claimed: &Claimed, end: &FinishedAttempt) {

@@ -9,18 +9,23 @@ use std::time::Duration;
 use nix::libc;
 use serde::Deserialize;
 
+use serde_json::Value;
+
 use super::handler::{HandlerError, RESULT_NAME};
 use super::record::{ExitRecord, Reason};
 use crate::clock::Millis;
-use crate::config::RetryPolicy;
-use crate::job::Outcome;
-use crate::ledger::{Claimed, FinishedAttempt};
-use crate::retry::{self, Ended};
+use crate::config::Config;
+use crate::job::{HoldKind, HoldReason, Outcome};
+use crate::ledger::{Claimed, FinishedAttempt, Hold, Next};
+use crate::retry::rework::{self, Refused};
+use crate::retry::{self, EX_TEMPFAIL, Ended};
 
 /// Lines of stderr kept in the error of a failed attempt.
 const LAST_LINES: usize = 20;
 /// Bytes of stderr looked at for them.
 const LAST_BYTES: u64 = 4096;
+/// A parked job waits at least so long, whatever its handler says: asking again at once would spin.
+const SOONEST_MS: i64 = 1000;
 /// A larger result file is not read.
 const MAX_RESULT_BYTES: u64 = 1 << 20;
 
@@ -67,68 +72,108 @@ pub fn judge(
     claimed: &Claimed,
     ending: Ending,
     stop: Option<StopReason>,
-    policy: RetryPolicy,
+    config: &Config,
     attempt_dir: &Path,
 ) -> FinishedAttempt {
     let now = Millis::now();
-    let blank = FinishedAttempt {
-        seq: claimed.seq,
-        number: claimed.number,
-        outcome: Outcome::Lost,
-        next: crate::ledger::Next::Fail,
-        pid: None,
-        started_at: None,
-        finished_at: now,
-        exit_code: None,
-        signal: None,
-        error: None,
-    };
-    let mut spawn_errno = None;
-    let mut end = match ending {
-        Ending::Recorded(record) => {
-            spawn_errno = record.spawn_errno;
-            recorded(blank, &record, stop, attempt_dir)
-        }
+    let mut told = Told { outcome: Outcome::Lost, record: None, spawn_errno: None, error: None, park: None };
+    match ending {
+        Ending::Recorded(record) => told = recorded(record, stop, attempt_dir, now),
         Ending::NotStarted { errno, error } => {
-            spawn_errno = errno;
-            FinishedAttempt { outcome: Outcome::SpawnFailed, error: Some(error), ..blank }
+            (told.outcome, told.spawn_errno, told.error) = (Outcome::SpawnFailed, errno, Some(error));
         }
         Ending::NeverReceived => {
-            let error = Some("the worker ended before this attempt was started".to_owned());
-            FinishedAttempt { outcome: Outcome::Interrupted, error, ..blank }
+            told.outcome = Outcome::Interrupted;
+            told.error = Some("the worker ended before this attempt was started".to_owned());
         }
         Ending::Lost => {
-            let error = Some(
+            told.error = Some(
                 "the attempt's processes are gone and left no exit record (killed, or the machine went down)"
                     .to_owned(),
             );
-            FinishedAttempt { outcome: Outcome::Lost, error, ..blank }
         }
-    };
-    // A cancelled job is not tried again, whatever became of its last attempt.
-    if stop == Some(StopReason::Cancelled) && end.outcome != Outcome::Succeeded {
-        end.outcome = Outcome::Cancelled;
     }
-    let ended = Ended {
-        outcome: end.outcome,
-        exit_code: end.exit_code,
-        spawn_errno,
-        attempts: claimed.attempts_before + u32::from(end.outcome.counts()),
-        max_attempts: claimed.max_attempts,
-    };
-    end.next = retry::next(ended, policy, now, jitter(claimed));
-    end
+    // A cancelled job is not tried again, whatever became of its last attempt.
+    if stop == Some(StopReason::Cancelled) && told.outcome != Outcome::Succeeded {
+        told.outcome = Outcome::Cancelled;
+    }
+    told.conclude(claimed, config, now)
 }
 
-fn recorded(
-    blank: FinishedAttempt,
-    record: &ExitRecord,
-    stop: Option<StopReason>,
-    attempt_dir: &Path,
-) -> FinishedAttempt {
+/// What an ending says, before it is decided what follows.
+struct Told {
+    outcome: Outcome,
+    record: Option<ExitRecord>,
+    spawn_errno: Option<i32>,
+    error: Option<String>,
+    park: Option<Park>,
+}
+
+/// A handler's wish to be asked again later.
+#[derive(Clone, Copy)]
+struct Park {
+    until: Millis,
+    whole_handler: bool,
+}
+
+impl Told {
+    fn conclude(self, claimed: &Claimed, config: &Config, now: Millis) -> FinishedAttempt {
+        let started = self.record.as_ref().filter(|record| record.pid > 0);
+        let exit_code = self.record.as_ref().and_then(|record| record.exit_code);
+        let ended = Ended {
+            outcome: self.outcome,
+            error_type: retry::classify(self.outcome, exit_code),
+            spawn_errno: self.spawn_errno,
+            park_until: self.park.map(|park| park.until),
+            attempts: claimed.attempts_before + u32::from(self.outcome.counts()),
+            max_attempts: claimed.max_attempts,
+        };
+        let mut next = retry::next(ended, &config.retry, now, jitter(claimed));
+        if next == Next::Fail {
+            let refused = Refused {
+                error_type: ended.error_type,
+                error: self.error.as_deref().unwrap_or_default(),
+                attempts: ended.attempts,
+                due: now,
+            };
+            next = rework::send_back(claimed, refused, config, now).unwrap_or(next);
+        }
+        FinishedAttempt {
+            seq: claimed.seq,
+            number: claimed.number,
+            outcome: self.outcome,
+            next,
+            pid: started.map(|record| record.pid),
+            started_at: started.map(|record| Millis(record.started_at_ms.cast_signed())),
+            finished_at: self
+                .record
+                .as_ref()
+                .map_or(now, |record| Millis(record.finished_at_ms.cast_signed())),
+            exit_code,
+            signal: self.record.as_ref().and_then(|record| record.signal),
+            error_type: ended.error_type,
+            hold: self.park.filter(|park| park.whole_handler).map(|park| hold(claimed, park, now)),
+            error: self.error,
+        }
+    }
+}
+
+fn hold(claimed: &Claimed, park: Park, now: Millis) -> Hold {
+    Hold {
+        kind: HoldKind::Handler,
+        name: claimed.handler.clone(),
+        reason: HoldReason::Parked,
+        since: now,
+        until: Some(park.until),
+        note: format!("job {} asked for it", claimed.id),
+    }
+}
+
+fn recorded(record: ExitRecord, stop: Option<StopReason>, attempt_dir: &Path, now: Millis) -> Told {
     let seconds = Duration::from_millis(record.finished_at_ms.saturating_sub(record.started_at_ms));
     let result =
         if record.exit_code == Some(0) { HandlerResult::default() } else { HandlerResult::read(attempt_dir) };
+    let mut park = None;
     let (outcome, cause) = match record.reason {
         Reason::SpawnFailed => (
             Outcome::SpawnFailed,
@@ -144,6 +189,10 @@ fn recorded(
             (Some(code), _) if result.gate.as_deref() == Some("failed") => {
                 (Outcome::GateFailed, result.message.clone().unwrap_or_else(|| format!("exit status {code}")))
             }
+            (Some(EX_TEMPFAIL), _) if result.park(now).is_some() => {
+                park = result.park(now);
+                (Outcome::Interrupted, result.parked_text(park))
+            }
             (Some(code), _) => (Outcome::Failed, exit_text(code, result.message.as_deref())),
             (None, signal) => (Outcome::Failed, signal_text(signal, record.core_dumped)),
         },
@@ -153,16 +202,7 @@ fn recorded(
         Outcome::Failed | Outcome::TimedOut => Some(with_last_lines(cause, attempt_dir)),
         _ => Some(cause),
     };
-    FinishedAttempt {
-        outcome,
-        pid: (record.pid > 0).then_some(record.pid),
-        started_at: (record.pid > 0).then(|| Millis(record.started_at_ms.cast_signed())),
-        finished_at: Millis(record.finished_at_ms.cast_signed()),
-        exit_code: record.exit_code,
-        signal: record.signal,
-        error,
-        ..blank
-    }
+    Told { outcome, spawn_errno: record.spawn_errno, record: Some(record), error, park }
 }
 
 fn exit_text(code: i32, message: Option<&str>) -> String {
@@ -211,9 +251,23 @@ fn open_plain(path: &Path) -> std::io::Result<File> {
 struct HandlerResult {
     message: Option<String>,
     gate: Option<String>,
+    retry_at: Option<Value>,
+    scope: Option<String>,
 }
 
 impl HandlerResult {
+    /// The wish to be asked again, when it can be understood. One in the past means as soon as makes sense.
+    fn park(&self, now: Millis) -> Option<Park> {
+        let until = later(self.retry_at.as_ref()?, now)?.max(now.plus_ms(SOONEST_MS));
+        Some(Park { until, whole_handler: self.scope.as_deref() == Some("handler") })
+    }
+
+    fn parked_text(&self, park: Option<Park>) -> String {
+        let until = park.map_or_else(String::new, |park| format!(" until {}", park.until));
+        let why = self.message.as_deref().map_or_else(String::new, |why| format!(": {why}"));
+        format!("parked{until} by its handler{why}")
+    }
+
     /// A result that is missing or not what was agreed changes no verdict.
     fn read(attempt_dir: &Path) -> Self {
         let read = || -> Option<Self> {
@@ -227,6 +281,13 @@ impl HandlerResult {
         };
         read().unwrap_or_default()
     }
+}
+
+/// A time as handlers may write it: Unix seconds, RFC 3339, or a delay such as `"10m"`.
+fn later(wish: &Value, now: Millis) -> Option<Millis> {
+    let field = serde_json::json!({ "not_before": wish });
+    let fields = field.as_object()?;
+    crate::inbox::parse::not_before(fields, now)
 }
 
 /// Spreads retries without a random number generator: uniform over jobs and attempts, and the same after a restart.

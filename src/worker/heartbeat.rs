@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use crate::clock::{Millis, monotonic_ms};
-use crate::config::Config;
+use crate::config::Live;
 use crate::job::State;
 use crate::ledger::{Counts, Ledger};
 use crate::runner::board::Board;
@@ -48,7 +48,7 @@ struct Facts {
     progress: Progress,
     me: ProcessId,
     time_ns: u64,
-    limited_lanes: Vec<String>,
+    settings: Live,
 }
 
 /// What is remembered from one write to the next.
@@ -65,7 +65,7 @@ impl Heartbeat {
         writer: StatusWriter,
         ledger: Ledger,
         (board, progress): (Board, Progress),
-        config: &Config,
+        settings: Live,
     ) -> anyhow::Result<Self> {
         use std::os::unix::fs::MetadataExt;
         let facts = Facts {
@@ -75,7 +75,7 @@ impl Heartbeat {
             progress,
             me: ProcessId::current()?,
             time_ns: std::fs::metadata("/proc/self/ns/time").map_or(0, |meta| meta.ino()),
-            limited_lanes: config.lanes.keys().cloned().collect(),
+            settings,
         };
         Ok(Self {
             facts: Arc::new(facts),
@@ -105,7 +105,7 @@ impl Heartbeat {
         if let Ok(Ok(counts)) = tokio::time::timeout(COUNT_LIMIT, self.facts.ledger.counts()).await {
             memory.counts = counts;
         }
-        let lanes = self.facts.limited_lanes.clone();
+        let lanes: Vec<String> = self.facts.settings.config().lanes.keys().cloned().collect();
         if !lanes.is_empty()
             && let Ok(Ok(slow)) = tokio::time::timeout(COUNT_LIMIT, self.facts.ledger.ready_in(lanes)).await
         {

@@ -6,12 +6,18 @@ use std::io::Write;
 use super::super::prune::Site;
 use super::super::testbed::{TestBed, poll_until};
 use super::*;
+use crate::config::Live;
 use crate::job::State;
 
 const FILE: &str = "ideas_log.json";
 
 fn source(bed: &TestBed) -> ArraySource {
-    let intake = Intake::new("ideas", bed.config.clone(), bed.ledger.clone(), bed.runtime.handle().clone());
+    let intake = Intake::new(
+        "ideas",
+        Live::fixed(bed.config.clone()),
+        bed.ledger.clone(),
+        bed.runtime.handle().clone(),
+    );
     let site = Site::new(
         bed.path(FILE),
         bed.workdir.limbo().join("ideas"),

@@ -6,10 +6,16 @@ use std::os::unix::ffi::OsStringExt;
 
 use super::super::testbed::{TestBed, poll_until};
 use super::*;
+use crate::config::Live;
 use crate::job::State;
 
 fn source(bed: &TestBed) -> DropFolder {
-    let intake = Intake::new("drop", bed.config.clone(), bed.ledger.clone(), bed.runtime.handle().clone());
+    let intake = Intake::new(
+        "drop",
+        Live::fixed(bed.config.clone()),
+        bed.ledger.clone(),
+        bed.runtime.handle().clone(),
+    );
     let limbo = bed.workdir.limbo().join("drop");
     let mut source = DropFolder::new(&bed.path("implementations"), limbo, intake, Doing::default());
     source.half_copied = Duration::from_millis(300);

@@ -22,7 +22,7 @@ fn parse(text: &str) -> Submission {
 
 fn entry(value: &Value) -> Entry {
     match parse(&value.to_string()) {
-        Submission::Runnable(entry) => entry,
+        Submission::Runnable(entry) => *entry,
         Submission::Rejected { reason, .. } => panic!("rejected: {reason}"),
     }
 }
@@ -99,7 +99,12 @@ fn reasons_name_the_field_what_was_expected_and_what_was_found() {
         (json!({"title": "t", "not_before": "later"}), "`not_before`", "later"),
         (json!({"title": "t", "concurrency_key": 3}), "`concurrency_key`", "3"),
         (json!({"title": "t", "base_project_name": 3}), "`base_project_name`", "3"),
-        (json!({"title": "t", "depends_on": ["a"]}), "`depends_on`", "not supported yet"),
+        (json!({"title": "t", "depends_on": [["a"]]}), "`depends_on`", "an id, or an array"),
+        (json!({"title": "t", "every": "1h", "depends_on": ["a"]}), "`depends_on`", "none on recurring work"),
+        (json!({"title": "t", "every": "0.1s"}), "`every`", "one second"),
+        (json!({"title": "t", "cron": "61 * * * *"}), "`cron`", "five fields"),
+        (json!({"title": "t", "every": "1h", "cron": "* * * * *"}), "`cron`", "beside `every`"),
+        (json!({"title": "t", "every": "1h", "catch_up": "some"}), "`catch_up`", "\"one\""),
         (json!({"command": "echo"}), "`command`", "array"),
         (json!({"command": []}), "`command`", "program"),
         (json!({"command": ["a\0b"]}), "`command`", "NUL"),

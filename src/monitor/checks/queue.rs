@@ -6,9 +6,9 @@ use super::{Situation, ago, parts, span};
 use crate::clock::Millis;
 use crate::job::State;
 use crate::ledger::{Backlog, Counts, LedgerError, RunningJob};
+use crate::monitor::look;
 use crate::monitor::report::{Finding, Level, Remedy};
 use crate::monitor::scene::error_chain;
-use crate::scheduler::MAX_PER_KEY;
 use crate::status::WorkerState;
 
 const NAME: &str = "queue";
@@ -37,7 +37,7 @@ fn facts(situation: &Situation) -> Result<Facts, LedgerError> {
     Ok(Facts {
         counts: ledger.counts()?,
         backlog: ledger.backlog()?,
-        startable: ledger.startable(&running, &situation.scene.config.lanes, MAX_PER_KEY)?,
+        startable: look::startable(&situation.scene, &ledger, &running)?,
         running,
     })
 }

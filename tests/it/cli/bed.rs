@@ -132,7 +132,9 @@ impl Bed {
             finished_at: Millis::now(),
             exit_code: Some(i32::from(!succeeded)),
             signal: None,
+            error_type: None,
             error: (!succeeded).then(|| "it broke\nin two lines".to_owned()),
+            hold: None,
         };
         assert!(self.ledger(async |ledger| ledger.finish(end).await.unwrap()));
     }

@@ -1,0 +1,162 @@
+//! What keeps more than one job back, and the incidents that lead to it.
+
+use rusqlite::{Connection, params};
+
+use super::rows::Hold;
+use super::{LedgerError, read};
+use crate::clock::Millis;
+use crate::job::{HoldKind, HoldReason};
+
+type Result<T> = std::result::Result<T, LedgerError>;
+
+/// Every hold in force.
+pub(super) fn all(conn: &Connection) -> Result<Vec<Hold>> {
+    let mut query = conn.prepare_cached(
+        "SELECT kind, name, reason, since, until, note FROM hold ORDER BY since, kind, name, reason",
+    )?;
+    let rows = query.query_map([], |row| {
+        Ok(Hold {
+            kind: read::word(row, 0)?,
+            name: row.get(1)?,
+            reason: read::word(row, 2)?,
+            since: Millis(row.get(3)?),
+            until: read::time(row, 4)?,
+            note: row.get(5)?,
+        })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Begins a hold, or says something new about one; its beginning stays.
+pub(super) fn put(conn: &Connection, hold: &Hold) -> Result<()> {
+    conn.prepare_cached(
+        "INSERT INTO hold (kind, name, reason, since, until, note) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT DO UPDATE SET until = excluded.until, note = excluded.note",
+    )?
+    .execute(params![
+        hold.kind.as_str(),
+        hold.name,
+        hold.reason.as_str(),
+        hold.since.0,
+        hold.until.map(|until| until.0),
+        hold.note
+    ])?;
+    Ok(())
+}
+
+/// Ends a hold; `false` when there was none.
+pub(super) fn lift(conn: &Connection, kind: HoldKind, name: &str, reason: HoldReason) -> Result<bool> {
+    let lifted = conn
+        .prepare_cached("DELETE FROM hold WHERE kind = ?1 AND name = ?2 AND reason = ?3")?
+        .execute(params![kind.as_str(), name, reason.as_str()])?;
+    Ok(lifted > 0)
+}
+
+/// The handlers that some class uses, each once.
+pub(super) fn handlers_in_use(conn: &Connection) -> Result<Vec<String>> {
+    let mut query = conn.prepare_cached("SELECT DISTINCT handler FROM class ORDER BY handler")?;
+    let rows = query.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Says which handler each source uses now; jobs whose handler a rule has fixed keep theirs.
+pub(super) fn assign_handlers(
+    conn: &Connection,
+    by_source: &[(String, String)],
+    default: &str,
+) -> Result<()> {
+    let mut update = conn.prepare_cached(
+        "UPDATE class SET handler = ?2 WHERE source = ?1 AND fixed_handler = '' AND handler <> ?2",
+    )?;
+    let mut query = conn.prepare_cached("SELECT DISTINCT source FROM class")?;
+    let sources: Vec<String> = query.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    for source in sources {
+        let known = by_source.iter().find(|(name, _)| *name == source);
+        update.execute(params![source, known.map_or(default, |(_, handler)| handler)])?;
+    }
+    Ok(())
+}
+
+/// An incident that is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenIncident {
+    /// Its number.
+    pub id: i64,
+    /// The handler that fails.
+    pub handler: String,
+    /// What its failures have in common.
+    pub signature: String,
+    /// Failures so far.
+    pub failures: u32,
+}
+
+/// Incidents that are open.
+pub(super) fn open_incidents(conn: &Connection) -> Result<Vec<OpenIncident>> {
+    let mut query =
+        conn.prepare_cached("SELECT id, handler, signature, failures FROM incident WHERE closed_at IS NULL")?;
+    let rows = query.query_map([], |row| {
+        Ok(OpenIncident {
+            id: row.get(0)?,
+            handler: row.get(1)?,
+            signature: row.get(2)?,
+            failures: row.get(3)?,
+        })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Counts failures of a handler to its open incident, or opens one; `true` when it is new.
+pub(super) fn fail(conn: &Connection, failure: &Failure, now: Millis) -> Result<bool> {
+    let counted = conn
+        .prepare_cached(
+            "UPDATE incident SET failures = failures + ?2 WHERE handler = ?1 AND closed_at IS NULL",
+        )?
+        .execute(params![failure.handler, failure.failures])?;
+    if counted > 0 {
+        return Ok(false);
+    }
+    insert(conn, failure, now, None)?;
+    Ok(true)
+}
+
+/// Records a failure as an incident of its own, which is over.
+pub(super) fn tell(conn: &Connection, failure: &Failure, now: Millis) -> Result<()> {
+    insert(conn, failure, now, Some(now))
+}
+
+fn insert(conn: &Connection, failure: &Failure, now: Millis, closed_at: Option<Millis>) -> Result<()> {
+    conn.prepare_cached(
+        "INSERT INTO incident (handler, signature, error, failures, opened_at, closed_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?
+    .execute(params![
+        failure.handler,
+        failure.signature,
+        failure.error,
+        failure.failures,
+        now.0,
+        closed_at.map(|at| at.0)
+    ])?;
+    Ok(())
+}
+
+/// Closes the incident of a handler that works again; `false` when there was none.
+pub(super) fn mend(conn: &Connection, handler: &str, now: Millis) -> Result<bool> {
+    let closed = conn
+        .prepare_cached("UPDATE incident SET closed_at = ?2 WHERE handler = ?1 AND closed_at IS NULL")?
+        .execute(params![handler, now.0])?;
+    Ok(closed > 0)
+}
+
+/// Failures in a row of one handler.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The handler.
+    pub handler: String,
+    /// What they have in common.
+    pub signature: String,
+    /// The last one's error.
+    pub error: String,
+    /// How many there were.
+    pub failures: u32,
+}

@@ -1,0 +1,303 @@
+//! Writing down what was read: new jobs, edited entries, and what they wait for.
+//!
+//! Never changes a job that has started. Whether an entry is new, known or an edit is decided here, by id and content.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::rows::{IngestKind, Ingested, Wanted};
+use super::{LedgerError, read};
+use crate::clock::Millis;
+use crate::job::{ContentHash, Entry, JobId, Seq, State, Submission, Wait};
+
+type Result<T> = std::result::Result<T, LedgerError>;
+
+/// Jobs looked at to find out whether a dependency leads back to where it came from.
+const CYCLE_LIMIT: usize = 10_000;
+
+/// What is known of a job by its id.
+struct Known {
+    seq: Seq,
+    state: State,
+    content_hash: Vec<u8>,
+    last_attempt: u32,
+    reworks: u32,
+    source: String,
+}
+
+impl Known {
+    fn find(conn: &Connection, id: &JobId) -> Result<Option<Self>> {
+        let mut query = conn.prepare_cached(
+            "SELECT seq, state, content_hash, last_attempt, reworks, source
+             FROM job JOIN class ON class.id = job.class WHERE job.id = ?1",
+        )?;
+        let known = query.query_row([&id.0], |row| {
+            Ok(Self {
+                seq: row.get(0)?,
+                state: read::word(row, 1)?,
+                content_hash: row.get(2)?,
+                last_attempt: row.get(3)?,
+                reworks: row.get(4)?,
+                source: row.get(5)?,
+            })
+        });
+        Ok(known.optional()?)
+    }
+
+    /// The entry as it came first, and those it was sent back with, are all this job.
+    fn has(&self, conn: &Connection, hash: ContentHash) -> Result<bool> {
+        if self.content_hash == hash.0 || self.reworks == 0 {
+            return Ok(self.content_hash == hash.0);
+        }
+        let mut query =
+            conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM rework WHERE job = ?1 AND content_hash = ?2)")?;
+        Ok(query.query_row(params![self.seq, hash.0], |row| row.get(0))?)
+    }
+
+    /// An entry may be edited until its job has started, in the source it came from.
+    fn may_be_edited(&self, source: &str) -> bool {
+        self.source == source
+            && self.last_attempt == 0
+            && matches!(self.state, State::Queued | State::Rejected)
+    }
+}
+
+/// Records a submission unless its job is known. Never changes a known job.
+pub(super) fn ingest(conn: &Connection, wanted: &Wanted, now: Millis) -> Result<Ingested> {
+    if let Some(known) = Known::find(conn, wanted.submission.id())? {
+        let kind = if known.has(conn, wanted.submission.content_hash())? {
+            IngestKind::Known
+        } else {
+            IngestKind::Differs { started: !known.may_be_edited(&wanted.source) }
+        };
+        return Ok(Ingested { seq: known.seq, state: known.state, kind });
+    }
+    let class = class_of(conn, wanted)?;
+    let row = Columns::of(conn, wanted, now)?;
+    conn.prepare_cached(
+        "INSERT INTO job (id, content_hash, class, state, title, language, priority, run_id, concurrency_key, timeout_ms,
+             budget, max_attempts, again, due_at, wait, unmet, recurs, catch_up, created_at, finished_at, error)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+    )?
+    .execute(params![
+        wanted.submission.id().0,
+        wanted.submission.content_hash().0,
+        class,
+        row.state.as_str(),
+        row.title,
+        row.language,
+        wanted.priority,
+        row.run_id,
+        row.key,
+        wanted.timeout_ms,
+        wanted.max_attempts,
+        row.again,
+        row.due_at,
+        row.wait.map(Wait::as_str),
+        row.unmet,
+        row.recurs,
+        row.catch_up,
+        now.0,
+        row.finished_at,
+        row.error,
+    ])?;
+    let seq = conn.last_insert_rowid();
+    conn.prepare_cached("INSERT INTO entry (job, json) VALUES (?1, ?2)")?
+        .execute(params![seq, wanted.submission.raw()])?;
+    need(conn, seq, &row.needs)?;
+    Ok(Ingested { seq, state: row.state, kind: IngestKind::New })
+}
+
+/// Gives a job that was never started the content of an edited entry. `false`: it has started, nothing was changed.
+pub(super) fn replace(conn: &Connection, wanted: &Wanted, now: Millis) -> Result<bool> {
+    let Some(known) = Known::find(conn, wanted.submission.id())? else {
+        ingest(conn, wanted, now)?;
+        return Ok(true);
+    };
+    if known.has(conn, wanted.submission.content_hash())? {
+        return Ok(true);
+    }
+    if !known.may_be_edited(&wanted.source) {
+        return Ok(false);
+    }
+    let class = class_of(conn, wanted)?;
+    conn.prepare_cached("DELETE FROM dependency WHERE job = ?1")?.execute([known.seq])?;
+    let row = Columns::of(conn, wanted, now)?;
+    conn.prepare_cached(
+        "UPDATE job SET content_hash = ?2, class = ?3, state = ?4, title = ?5, language = ?6, priority = ?7, run_id = ?8,
+             concurrency_key = ?9, timeout_ms = ?10, budget = ?11, max_attempts = ?11, again = ?12, due_at = ?13,
+             wait = ?14, unmet = ?15, recurs = ?16, catch_up = ?17, finished_at = ?18, error = ?19
+         WHERE seq = ?1 AND last_attempt = 0 AND state IN ('queued', 'rejected')",
+    )?
+    .execute(params![
+        known.seq,
+        wanted.submission.content_hash().0,
+        class,
+        row.state.as_str(),
+        row.title,
+        row.language,
+        wanted.priority,
+        row.run_id,
+        row.key,
+        wanted.timeout_ms,
+        wanted.max_attempts,
+        row.again,
+        row.due_at,
+        row.wait.map(Wait::as_str),
+        row.unmet,
+        row.recurs,
+        row.catch_up,
+        row.finished_at,
+        row.error,
+    ])?;
+    conn.prepare_cached("UPDATE entry SET json = ?2 WHERE job = ?1")?
+        .execute(params![known.seq, wanted.submission.raw()])?;
+    need(conn, known.seq, &row.needs)?;
+    Ok(true)
+}
+
+/// The class a submission belongs to, which may be new.
+fn class_of(conn: &Connection, wanted: &Wanted) -> Result<i64> {
+    let fixed = wanted.fixed_handler.as_deref().unwrap_or_default();
+    let key = params![wanted.lane, wanted.source, wanted.rank, fixed];
+    let known = conn
+        .prepare_cached(
+            "SELECT id FROM class WHERE lane = ?1 AND source = ?2 AND rank = ?3 AND fixed_handler = ?4",
+        )?
+        .query_row(key, |row| row.get(0))
+        .optional()?;
+    if let Some(id) = known {
+        return Ok(id);
+    }
+    conn.prepare_cached(
+        "INSERT INTO class (lane, source, rank, fixed_handler, handler) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![wanted.lane, wanted.source, wanted.rank, fixed, wanted.handler])?;
+    Ok(conn.last_insert_rowid())
+}
+
+/// The columns that differ between a runnable and a rejected submission.
+struct Columns<'a> {
+    state: State,
+    title: &'a str,
+    language: Option<&'a str>,
+    run_id: Option<&'a str>,
+    key: Option<&'a str>,
+    again: bool,
+    due_at: Option<i64>,
+    wait: Option<Wait>,
+    needs: Vec<Need<'a>>,
+    unmet: i64,
+    recurs: Option<String>,
+    catch_up: Option<&'static str>,
+    finished_at: Option<i64>,
+    error: Option<String>,
+}
+
+/// One dependency, and whether it is completed.
+struct Need<'a> {
+    id: &'a JobId,
+    met: bool,
+}
+
+impl<'a> Columns<'a> {
+    fn of(conn: &Connection, wanted: &'a Wanted, now: Millis) -> Result<Self> {
+        match &wanted.submission {
+            Submission::Rejected { title, reason, .. } => Ok(Self::rejected(title, reason.clone(), now)),
+            Submission::Runnable(entry) => match cycle(conn, entry)? {
+                Some(way) => {
+                    let reason = format!(
+                        "`depends_on`: expected jobs that do not wait for this one, found the circle {way}"
+                    );
+                    Ok(Self::rejected(&entry.title, reason, now))
+                }
+                None => Self::runnable(conn, entry, now),
+            },
+        }
+    }
+
+    fn runnable(conn: &Connection, entry: &'a Entry, now: Millis) -> Result<Self> {
+        let mut needs = Vec::new();
+        for id in &entry.depends_on {
+            let state: Option<String> = conn
+                .prepare_cached("SELECT state FROM job WHERE id = ?1")?
+                .query_row([&id.0], |row| row.get(0))
+                .optional()?;
+            needs.push(Need { id, met: state.as_deref() == Some(State::Completed.as_str()) });
+        }
+        let not_before = entry.not_before.filter(|&due| due > now);
+        let (due, wait) = match &entry.recurs {
+            // Its first time is the one its entry names, or the next in its rhythm.
+            Some(recurs) => (not_before.or_else(|| recurs.first_after(now)), Some(Wait::Recurs)),
+            None => (not_before, not_before.map(|_| Wait::NotBefore)),
+        };
+        Ok(Self {
+            state: State::Queued,
+            title: &entry.title,
+            language: entry.language.as_deref(),
+            run_id: entry.run_id.as_deref(),
+            key: entry.concurrency_key.as_deref(),
+            again: entry.retry_count > 0,
+            due_at: due.map(|due| due.0),
+            wait: due.and(wait),
+            unmet: needs.iter().map(|need| i64::from(!need.met)).sum(),
+            needs,
+            recurs: entry.recurs.as_ref().map(ToString::to_string),
+            catch_up: entry.recurs.as_ref().map(|_| entry.catch_up.as_str()),
+            finished_at: None,
+            error: entry.last_error.clone(),
+        })
+    }
+
+    fn rejected(title: &'a str, reason: String, now: Millis) -> Self {
+        Self {
+            state: State::Rejected,
+            title,
+            language: None,
+            run_id: None,
+            key: None,
+            again: false,
+            due_at: None,
+            wait: None,
+            needs: Vec::new(),
+            unmet: 0,
+            recurs: None,
+            catch_up: None,
+            finished_at: Some(now.0),
+            error: Some(reason),
+        }
+    }
+}
+
+fn need(conn: &Connection, seq: Seq, needs: &[Need<'_>]) -> Result<()> {
+    let mut insert =
+        conn.prepare_cached("INSERT OR IGNORE INTO dependency (job, needs, met) VALUES (?1, ?2, ?3)")?;
+    for need in needs {
+        insert.execute(params![seq, need.id.0, need.met])?;
+    }
+    Ok(())
+}
+
+/// The way from a job's dependencies back to itself, if there is one.
+fn cycle(conn: &Connection, entry: &Entry) -> Result<Option<String>> {
+    let mut ways: Vec<Vec<String>> = entry.depends_on.iter().map(|id| vec![id.0.clone()]).collect();
+    let mut seen = std::collections::HashSet::new();
+    while let Some(way) = ways.pop() {
+        let Some(last) = way.last() else { continue };
+        if *last == entry.id.0 {
+            return Ok(Some(format!("{} → {}", entry.id, way.join(" → "))));
+        }
+        if seen.len() >= CYCLE_LIMIT || !seen.insert(last.clone()) {
+            continue;
+        }
+        let mut query = conn.prepare_cached(
+            "SELECT needs FROM dependency JOIN job ON job.seq = dependency.job WHERE job.id = ?1 AND met = 0",
+        )?;
+        let next = query.query_map([last], |row| row.get::<_, String>(0))?;
+        for id in next {
+            let mut longer = way.clone();
+            longer.push(id?);
+            ways.push(longer);
+        }
+    }
+    Ok(None)
+}
