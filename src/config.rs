@@ -7,6 +7,7 @@
 mod live;
 mod raw;
 mod raw_retry;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -22,6 +23,7 @@ use crate::workdir::Workdir;
 
 pub use live::{Live, Settings};
 pub use raw::parse_duration;
+pub use rules::{Overrides, Pattern, Rule};
 
 /// The name of the built-in handler.
 pub const MATERIALIZE: &str = "materialize";
@@ -189,30 +191,6 @@ pub struct Admission {
     pub min_free_disk: u64,
 }
 
-/// `[[rules]]`: what holds for entries that match.
-#[derive(Clone, Debug)]
-pub struct Rule {
-    /// Field name to the values that match, compared without regard to case.
-    pub matches: BTreeMap<String, Vec<String>>,
-    /// What the rule sets.
-    pub sets: Overrides,
-}
-
-/// What rules can set on a job.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Overrides {
-    /// Lane.
-    pub lane: Option<String>,
-    /// Handler.
-    pub handler: Option<String>,
-    /// Time limit of an attempt.
-    pub timeout: Option<Duration>,
-    /// Priority.
-    pub priority: Option<f64>,
-    /// Attempts after the first.
-    pub max_retries: Option<u32>,
-}
-
 /// `[monitor]`.
 #[derive(Clone, Debug)]
 pub struct MonitorConfig {
@@ -358,20 +336,6 @@ impl Config {
     #[must_use]
     pub fn has_handler(&self, name: &str) -> bool {
         name == MATERIALIZE || self.handlers.contains_key(name)
-    }
-}
-
-impl Rule {
-    fn applies(&self, source_name: &str, fields: &serde_json::Map<String, Value>) -> bool {
-        self.matches.iter().all(|(field, wanted)| {
-            let found = match (field.as_str(), fields.get(field)) {
-                ("source", _) => source_name.to_owned(),
-                (_, Some(Value::String(text))) => text.clone(),
-                (_, Some(value @ (Value::Number(_) | Value::Bool(_)))) => value.to_string(),
-                _ => return false,
-            };
-            wanted.iter().any(|value| value.to_lowercase() == found.to_lowercase())
-        })
     }
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::raw_retry::{RawAdmission, RawRetry, RawRework};
 use super::{
-    Config, Handler, MATERIALIZE, MonitorConfig, OWN_COMMAND, Overrides, Rule, Source, SourceKind, Webhook,
+    Config, Handler, MATERIALIZE, MonitorConfig, OWN_COMMAND, Overrides, Pattern, Rule, Source, SourceKind, Webhook,
     WorkerConfig, default_sources,
 };
 use crate::job::source;
@@ -162,7 +162,7 @@ impl RawConfig {
             rework: self.rework.check(),
             admission: self.admission.check()?,
             lanes,
-            rules: self.rules.into_iter().map(RawRule::check).collect(),
+            rules: self.rules.into_iter().map(RawRule::check).collect::<Result<_, _>>()?,
             monitor: self.monitor.check(workdir)?,
         };
         check_handler_names(&config)?;
@@ -198,19 +198,24 @@ impl RawWorker {
 }
 
 impl RawRule {
-    fn check(self) -> Rule {
+    fn check(self) -> Result<Rule, String> {
         let text = |scalar| match scalar {
             Scalar::Text(text) => text,
             Scalar::Whole(number) => number.to_string(),
             Scalar::Float(number) => number.to_string(),
             Scalar::Truth(value) => value.to_string(),
         };
-        let values = |wanted| match wanted {
+        let patterns = |wanted| match wanted {
             OneOrMany::One(value) => vec![text(value)],
             OneOrMany::Many(values) => values.into_iter().map(text).collect(),
         };
-        Rule {
-            matches: self.r#match.into_iter().map(|(field, wanted)| (field, values(wanted))).collect(),
+        let mut matches = BTreeMap::new();
+        for (field, wanted) in self.r#match {
+            let read = patterns(wanted).iter().map(|text| Pattern::read(text)).collect::<Result<_, _>>();
+            matches.insert(field.clone(), read.map_err(|err| format!("`rules.match.{field}`: {err}"))?);
+        }
+        Ok(Rule {
+            matches,
             sets: Overrides {
                 lane: self.lane,
                 handler: self.handler,
@@ -218,7 +223,7 @@ impl RawRule {
                 priority: self.priority,
                 max_retries: self.max_retries,
             },
-        }
+        })
     }
 }
 
