@@ -187,8 +187,9 @@ pub struct ReworkPolicy {
 pub struct Admission {
     /// Below so many bytes of available memory; starts are allowed again a quarter above. 0 switches it off.
     pub min_free_memory: u64,
-    /// Below so many free bytes on the disk of the working directory; 0 switches it off.
-    pub min_free_disk: u64,
+    /// Below so many free bytes on the disk of the working directory; 0 switches it off, `None` is 64 MiB, or a twentieth
+    /// of a small disk.
+    pub min_free_disk: Option<u64>,
 }
 
 /// `[monitor]`.

@@ -6,6 +6,7 @@
 //! running attempts go on in their holders and are adopted by the next worker. Wiring only: every decision is made in
 //! the part it belongs to.
 
+mod admission;
 mod heartbeat;
 mod idle;
 mod recover;
@@ -84,6 +85,14 @@ pub fn run(workdir: Workdir, options: Options) -> anyhow::Result<()> {
 #[derive(Debug, thiserror::Error)]
 #[error("a part of the worker panicked: {0}; running jobs go on and the next worker adopts them")]
 pub struct PartPanicked(String);
+
+/// Nothing more can be done, but not everything is done.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0} jobs are left that wait for a person: for a job that failed, a handler's program or the end of a pause; \
+     `stallproof list --state queued` shows them, `stallproof why ID` tells what each needs"
+)]
+pub struct JobsLeft(u64);
 
 /// Takes the directory, then runs.
 async fn hold(workdir: Workdir, options: Options) -> anyhow::Result<()> {
@@ -169,6 +178,16 @@ impl Worker {
         // Nobody waits for a service; whoever waits for the end of this worker would wait for a pause as well.
         let pauses = !worker.options.until_idle && worker.options.run.is_none();
         let failures = Failures::resume(worker.ledger.clone(), live.clone(), pauses).await?;
+        let part = worker.progress.side_part("admission", PART_LIMIT);
+        let watch = admission::Watch::start(
+            worker.ledger.clone(),
+            live.clone(),
+            shop.clone(),
+            workdir.clone(),
+            part,
+        );
+        let watch = watch.await?;
+        worker.parts.spawn(watch.run());
         worker.start_slots(shop, failures, inherited, workdir.state().join("holder.log"));
         worker.parts.spawn(stop::follow_cancel_requests(worker.ledger.clone(), worker.board.clone()));
         let signals = stop::Signals::new()?;
@@ -236,13 +255,18 @@ impl Worker {
             board: self.board.clone(),
             sources: self.sources.clone(),
         };
+        let mut stuck = None;
         let why = tokio::select! {
             why = signals.next() => why,
-            () = idle::wait(quiet) => stop::Why::Idle,
+            idle = idle::wait(quiet) => {
+                stuck = if let idle::Idle::Stuck(jobs) = idle { Some(jobs) } else { None };
+                stop::Why::Idle
+            }
             failed = first_failure(&mut self.parts) => return Err(failed),
             failed = first_failure(&mut self.slots) => return Err(failed),
         };
-        self.end(why, signals).await
+        self.end(why, signals).await?;
+        stuck.map_or(Ok(()), |jobs| Err(JobsLeft(jobs).into()))
     }
 
     async fn end(mut self, why: stop::Why, mut signals: stop::Signals) -> anyhow::Result<()> {

@@ -135,6 +135,9 @@ impl ArraySource {
         }
         self.doing.step("ledger");
         self.ready.borrow_and_update();
+        if self.intake.takes_rework() {
+            self.tidy.expect();
+        }
         loop {
             let before = self.cursor;
             let (mut ended, cursor) = self.intake.ended_since(before)?;

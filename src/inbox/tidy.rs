@@ -99,6 +99,11 @@ impl Tidy {
         self.delay = RETRY.0;
     }
 
+    /// The ledger may have entries that shall stand in the file and do not yet.
+    pub fn expect(&mut self) {
+        self.pruner.expect();
+    }
+
     /// Prunes without waiting for a quiet file, to meet writers in the act.
     #[cfg(test)]
     pub(super) fn be_hasty(&mut self) {

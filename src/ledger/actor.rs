@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
-use super::holds::{self, Failure, OpenIncident};
+use super::holds::{self, Failure, OpenIncident, Prospects};
 use super::rows::{
     Candidate, Claim, Claimed, Counts, FinishedAttempt, Hold, Ingested, LiveAttempt, Next, Rescued, Scope,
     Wanted,
@@ -251,6 +251,16 @@ impl Ledger {
     /// Jobs of a run that are not over, or of all runs.
     pub async fn open_jobs(&self, run_id: Option<String>) -> Result<u64> {
         self.call(Kind::Quick, move |conn, _| read::open_jobs(conn, run_id.as_deref())).await
+    }
+
+    /// Whether open jobs are held by something only a person can change, and whether anything else moves by itself.
+    pub async fn prospects(&self, run_id: Option<String>) -> Result<Prospects> {
+        self.call(Kind::Quick, move |conn, _| holds::prospects(conn, run_id.as_deref())).await
+    }
+
+    /// Jobs of a run, or of all, that are not over and do not recur.
+    pub async fn waiting_jobs(&self, run_id: Option<String>) -> Result<u64> {
+        self.call(Kind::Quick, move |conn, _| read::waiting_jobs(conn, run_id.as_deref())).await
     }
 
     /// Jobs that became terminal after `cursor`, and the next cursor. `None` starts at the end.

@@ -2,7 +2,8 @@
 
 use rusqlite::{Connection, params};
 
-use super::rows::Hold;
+use super::candidates::candidates;
+use super::rows::{Hold, Scope};
 use super::{LedgerError, read};
 use crate::clock::Millis;
 use crate::job::{HoldKind, HoldReason};
@@ -50,6 +51,44 @@ pub(super) fn lift(conn: &Connection, kind: HoldKind, name: &str, reason: HoldRe
         .prepare_cached("DELETE FROM hold WHERE kind = ?1 AND name = ?2 AND reason = ?3")?
         .execute(params![kind.as_str(), name, reason.as_str()])?;
     Ok(lifted > 0)
+}
+
+/// What the open jobs have before them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prospects {
+    /// Something is paused by a person or lacks its program.
+    pub held_by_person: bool,
+    /// Something runs, is due at a time of its own, or could start: it is not a person that it waits for.
+    pub moves_by_itself: bool,
+}
+
+/// See [`Prospects`]; of a run, or of all jobs.
+pub(super) fn prospects(conn: &Connection, run_id: Option<&str>) -> Result<Prospects> {
+    let holds = all(conn)?;
+    let by_person =
+        |hold: &&Hold| matches!(hold.reason, HoldReason::Paused | HoldReason::Missing);
+    if !holds.iter().any(|hold| by_person(&hold)) {
+        return Ok(Prospects { held_by_person: false, moves_by_itself: true });
+    }
+    let moving: bool = conn
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM job WHERE (due_at IS NOT NULL AND recurs IS NULL OR state = 'running')
+                 AND (?1 IS NULL OR run_id = ?1))",
+        )?
+        .query_row([run_id], |row| row.get(0))?;
+    let names = |kind: HoldKind| {
+        holds.iter().filter(by_person).filter(move |hold| hold.kind == kind).map(|hold| hold.name.clone())
+    };
+    let scope = Scope {
+        run_id: run_id.map(str::to_owned),
+        closed_lanes: names(HoldKind::Lane).collect(),
+        closed_sources: names(HoldKind::Source).collect(),
+        closed_handlers: names(HoldKind::Handler).collect(),
+        full_keys: Vec::new(),
+    };
+    let all_held = names(HoldKind::All).next().is_some();
+    let could_start = !all_held && !candidates(conn, &scope, 1)?.is_empty();
+    Ok(Prospects { held_by_person: true, moves_by_itself: moving || could_start })
 }
 
 /// The handlers that some class uses, each once.

@@ -262,6 +262,15 @@ pub(super) fn open_jobs(conn: &Connection, run_id: Option<&str>) -> Result<u64> 
     Ok(all - idle)
 }
 
+/// Jobs that are not over, but for recurring ones.
+pub(super) fn waiting_jobs(conn: &Connection, run_id: Option<&str>) -> Result<u64> {
+    let condition = "recurs IS NULL AND state IN ('queued', 'retrying', 'running')";
+    match run_id {
+        None => Ok(counts(conn)?.open() - count(conn, "recurs IS NOT NULL AND finished_at IS NULL AND ?1 = ''", "")?),
+        Some(run_id) => count(conn, &format!("run_id = ?1 AND {condition}"), run_id),
+    }
+}
+
 fn count(conn: &Connection, condition: &str, argument: &str) -> Result<u64> {
     let sql = format!("SELECT count(*) FROM job WHERE {condition}");
     let n: i64 = conn.prepare_cached(&sql)?.query_row([argument], |row| row.get(0))?;

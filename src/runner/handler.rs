@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::process::TOKEN_VARIABLE;
 use super::protocol::Request;
 use super::token;
-use crate::config::{Config, Live, MATERIALIZE};
+use crate::config::{Config, Live, MATERIALIZE, OWN_COMMAND};
 use crate::ledger::Claimed;
 use crate::slug;
 use crate::workdir::Workdir;
@@ -180,6 +180,22 @@ impl Workshop {
             config.handlers.get(name).ok_or_else(|| HandlerError::NoHandler { name: name.to_owned() })?;
         let argv = handler.command.iter().map(OsString::from).collect();
         Ok(Plan { argv, in_attempt_dir: false, timeout_ms: limit(handler.timeout) })
+    }
+
+    /// Why jobs of this handler cannot run for want of their program, with what to do; `None` when nothing is missing.
+    #[must_use]
+    pub fn what_is_missing(&self, name: &str) -> Option<String> {
+        if [MATERIALIZE, OWN_COMMAND].contains(&name) {
+            return None;
+        }
+        let config = self.config();
+        let Some(handler) = config.handlers.get(name) else {
+            return Some(HandlerError::NoHandler { name: name.to_owned() }.to_string());
+        };
+        let program = handler.command.first()?;
+        let found = self.find(OsStr::new(program));
+        let is_there = found.is_ok_and(|path| path.is_file());
+        (!is_there).then(|| HandlerError::NoProgram { program: program.clone() }.to_string())
     }
 
     /// A name without a slash is looked for in `PATH`, as a shell would; a relative path is meant from the working

@@ -16,6 +16,7 @@ use super::handler::Workshop;
 use super::link::{Link, stop_attempt};
 use super::offer::{FreeSlot, Load, SlotEvent};
 use super::process::ProcessId;
+use super::record::{ExitRecord, Reason};
 use super::protocol::{Report, Request};
 use super::settle::{self, Remains};
 use super::verdict::{self, Ending, StopReason};
@@ -329,6 +330,12 @@ pub async fn conclude(
     stop: Option<StopReason>,
 ) -> anyhow::Result<FinishedAttempt> {
     let config = shop.config();
+    if let Ending::NotStarted { .. } | Ending::Recorded(ExitRecord { reason: Reason::SpawnFailed, .. }) = &ending
+        && let Some(why) = shop.what_is_missing(&claimed.handler)
+    {
+        // It went away since the last look; the job waits for it as if it had not been tried.
+        return Ok(verdict::held_back(claimed, why));
+    }
     let succeeded = matches!(&ending, Ending::Recorded(record) if record.exit_code == Some(0));
     let folder = shop.attempt_dir(claimed);
     if succeeded {

@@ -15,7 +15,7 @@ use super::handler::{HandlerError, RESULT_NAME};
 use super::record::{ExitRecord, Reason};
 use crate::clock::Millis;
 use crate::config::Config;
-use crate::job::{HoldKind, HoldReason, Outcome};
+use crate::job::{ErrorType, HoldKind, HoldReason, Outcome};
 use crate::ledger::{Claimed, FinishedAttempt, Hold, Next};
 use crate::retry::rework::{self, Refused};
 use crate::retry::{self, EX_TEMPFAIL, Ended};
@@ -100,6 +100,34 @@ pub fn judge(
     told.conclude(claimed, config, now)
 }
 
+/// An attempt that could not be made because its handler's program is missing: it uses up nothing, and the handler is held.
+#[must_use]
+pub fn held_back(claimed: &Claimed, why: String) -> FinishedAttempt {
+    let now = Millis::now();
+    let hold = Hold {
+        kind: HoldKind::Handler,
+        name: claimed.handler.clone(),
+        reason: HoldReason::Missing,
+        since: now,
+        until: None,
+        note: why.clone(),
+    };
+    FinishedAttempt {
+        seq: claimed.seq,
+        number: claimed.number,
+        outcome: Outcome::Interrupted,
+        next: Next::Requeue,
+        pid: None,
+        started_at: None,
+        finished_at: now,
+        exit_code: None,
+        signal: None,
+        error_type: None,
+        error: Some(why),
+        hold: Some(hold),
+    }
+}
+
 /// What an ending says, before it is decided what follows.
 struct Told {
     outcome: Outcome,
@@ -130,11 +158,13 @@ impl Told {
         };
         let mut next = retry::next(ended, &config.retry, now, jitter(claimed));
         if next == Next::Fail {
+            // As long as before any first retry, so that whoever watches the file sees the entry come.
+            let delay = i64::try_from(config.retry.delays(ErrorType::Gate).0.as_millis()).unwrap_or(i64::MAX);
             let refused = Refused {
                 error_type: ended.error_type,
                 error: self.error.as_deref().unwrap_or_default(),
                 attempts: ended.attempts,
-                due: now,
+                due: now.plus_ms(delay),
             };
             next = rework::send_back(claimed, refused, config, now).unwrap_or(next);
         }

@@ -25,8 +25,17 @@ pub(super) struct Watch {
     pub(super) sources: Vec<watch::Receiver<SourceView>>,
 }
 
+/// Why a worker that was asked to end by itself ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Idle {
+    /// Nothing is left to do.
+    Done,
+    /// So many jobs are left that only a person can set free.
+    Stuck(u64),
+}
+
 /// Resolves when the worker may end; never, when it was not asked to.
-pub(super) async fn wait(watch: Watch) {
+pub(super) async fn wait(watch: Watch) -> Idle {
     let asked = watch.options.until_idle || watch.options.run.is_some() || watch.options.max_loops.is_some();
     if !asked {
         return std::future::pending().await;
@@ -52,7 +61,7 @@ pub(super) async fn wait(watch: Watch) {
         idle_looks += 1;
         quiet_since = None;
         if watch.options.max_loops.is_none_or(|limit| idle_looks >= limit) {
-            return;
+            return watch.left().await;
         }
     }
 }
@@ -61,13 +70,33 @@ impl Watch {
     async fn is_quiet(&self, shown: Option<&watch::Sender<Counts>>) -> bool {
         // The ledger answers or the worker ends with its error; here it is enough that this is not quiet.
         let Ok(open) = self.ledger.open_jobs(self.options.run.clone()).await else { return false };
+        let is_held = open > 0 && self.is_held().await;
         if let Some(counts) = shown
             && let Ok(now) = self.ledger.counts().await
         {
             counts.send_replace(now);
         }
         let settled = self.sources.iter().all(|source| source.borrow().settled);
-        open == 0 && settled && (self.options.run.is_some() || self.board.live() == 0)
+        (open == 0 || is_held) && settled && (self.options.run.is_some() || self.board.live() == 0)
+    }
+
+    /// Whether nothing that is open can go on before a person does something: what could start is paused or lacks its
+    /// program, and nothing runs or is due later.
+    async fn is_held(&self) -> bool {
+        if self.board.live() > 0 {
+            return false;
+        }
+        match self.ledger.prospects(self.options.run.clone()).await {
+            Ok(prospects) => prospects.held_by_person && !prospects.moves_by_itself,
+            Err(_) => false,
+        }
+    }
+
+    async fn left(&self) -> Idle {
+        match self.ledger.waiting_jobs(self.options.run.clone()).await {
+            Ok(left) if left > 0 => Idle::Stuck(left),
+            _ => Idle::Done,
+        }
     }
 
     fn rounds(&self) -> Vec<u64> {
