@@ -333,6 +333,13 @@ impl Config {
         self.sources.get(source_name).map_or(1, |source| source.rank)
     }
 
+    /// Handlers that some job may be given: those of sources and rules, and the default.
+    pub fn handlers_named(&self) -> impl Iterator<Item = &str> {
+        let by_source = self.sources.values().map(|source| source.handler.as_str());
+        let by_rule = self.rules.iter().filter_map(|rule| rule.sets.handler.as_deref());
+        by_source.chain(by_rule).chain([self.worker.handler.as_str()])
+    }
+
     /// Whether a handler of this name exists.
     #[must_use]
     pub fn has_handler(&self, name: &str) -> bool {

@@ -179,13 +179,8 @@ impl Worker {
         let pauses = !worker.options.until_idle && worker.options.run.is_none();
         let failures = Failures::resume(worker.ledger.clone(), live.clone(), pauses).await?;
         let part = worker.progress.side_part("admission", PART_LIMIT);
-        let watch = admission::Watch::start(
-            worker.ledger.clone(),
-            live.clone(),
-            shop.clone(),
-            workdir.clone(),
-            part,
-        );
+        let watch =
+            admission::Watch::start(worker.ledger.clone(), live.clone(), shop.clone(), workdir.clone(), part);
         let watch = watch.await?;
         worker.parts.spawn(watch.run());
         worker.start_slots(shop, failures, inherited, workdir.state().join("holder.log"));

@@ -12,8 +12,8 @@ use serde::{Deserialize, Deserializer};
 
 use super::raw_retry::{RawAdmission, RawRetry, RawRework};
 use super::{
-    Config, Handler, MATERIALIZE, MonitorConfig, OWN_COMMAND, Overrides, Pattern, Rule, Source, SourceKind, Webhook,
-    WorkerConfig, default_sources,
+    Config, Handler, MATERIALIZE, MonitorConfig, OWN_COMMAND, Overrides, Pattern, Rule, Source, SourceKind,
+    Webhook, WorkerConfig, default_sources,
 };
 use crate::job::source;
 use crate::workdir::Workdir;

@@ -93,7 +93,9 @@ impl Pattern {
             if let Some(number) = text.trim().strip_prefix(sign) {
                 return match number.trim().parse::<f64>() {
                     Ok(number) if number.is_finite() => Ok(Self::Number(comparison, number)),
-                    _ => Err(format!("expected a number after `{sign}`, as in \"{sign} 2000\", found \"{text}\"")),
+                    _ => Err(format!(
+                        "expected a number after `{sign}`, as in \"{sign} 2000\", found \"{text}\""
+                    )),
                 };
             }
         }

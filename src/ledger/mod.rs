@@ -24,7 +24,7 @@ mod write;
 pub use actor::Ledger;
 pub use control::{Cancelled, Control, Retried};
 pub use error::LedgerError;
-pub use holds::{Failure, OpenIncident, Prospects};
+pub use holds::{Failure, Incident, OpenIncident, Prospects};
 pub use open::SCHEMA_VERSION;
 pub use read::{JobFilter, Reader};
 pub use rows::{

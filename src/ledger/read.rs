@@ -8,6 +8,7 @@ use std::str::FromStr;
 use rusqlite::types::{FromSqlError, Value};
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
+use super::holds::Incident;
 use super::rows::{AttemptRow, Counts, Hold, JobRow};
 use super::{LedgerError, holds, open};
 use crate::clock::Millis;
@@ -165,6 +166,11 @@ impl Reader {
         holds::all(&self.conn)
     }
 
+    /// Every incident of a handler, oldest first.
+    pub fn incidents(&self) -> Result<Vec<Incident>> {
+        holds::incidents(&self.conn)
+    }
+
     /// `PRAGMA quick_check`: `None` when the ledger is sound, else what is wrong.
     pub fn quick_check(&self) -> Result<Option<String>> {
         let said: String = self.conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
@@ -266,7 +272,10 @@ pub(super) fn open_jobs(conn: &Connection, run_id: Option<&str>) -> Result<u64> 
 pub(super) fn waiting_jobs(conn: &Connection, run_id: Option<&str>) -> Result<u64> {
     let condition = "recurs IS NULL AND state IN ('queued', 'retrying', 'running')";
     match run_id {
-        None => Ok(counts(conn)?.open() - count(conn, "recurs IS NOT NULL AND finished_at IS NULL AND ?1 = ''", "")?),
+        None => {
+            Ok(counts(conn)?.open()
+                - count(conn, "recurs IS NOT NULL AND finished_at IS NULL AND ?1 = ''", "")?)
+        }
         Some(run_id) => count(conn, &format!("run_id = ?1 AND {condition}"), run_id),
     }
 }

@@ -16,8 +16,8 @@ use super::handler::Workshop;
 use super::link::{Link, stop_attempt};
 use super::offer::{FreeSlot, Load, SlotEvent};
 use super::process::ProcessId;
-use super::record::{ExitRecord, Reason};
 use super::protocol::{Report, Request};
+use super::record::{ExitRecord, Reason};
 use super::settle::{self, Remains};
 use super::verdict::{self, Ending, StopReason};
 use crate::clock::Millis;
@@ -330,7 +330,8 @@ pub async fn conclude(
     stop: Option<StopReason>,
 ) -> anyhow::Result<FinishedAttempt> {
     let config = shop.config();
-    if let Ending::NotStarted { .. } | Ending::Recorded(ExitRecord { reason: Reason::SpawnFailed, .. }) = &ending
+    if let Ending::NotStarted { .. } | Ending::Recorded(ExitRecord { reason: Reason::SpawnFailed, .. }) =
+        &ending
         && let Some(why) = shop.what_is_missing(&claimed.handler)
     {
         // It went away since the last look; the job waits for it as if it had not been tried.

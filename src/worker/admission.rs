@@ -3,6 +3,7 @@
 //! What runs goes on. Each finding is a hold in the ledger, where the scheduler obeys it and `why` finds it; it is
 //! lifted as soon as it is true no more. Memory has a hysteresis, so that one job more or less does not flip it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,12 +64,15 @@ impl Watch {
             matches!(hold.reason, HoldReason::LowMemory | HoldReason::LowDisk | HoldReason::Missing)
         };
         let held: Vec<Hold> = self.ledger.holds().await?.into_iter().filter(ours).collect();
-        let in_use = self.ledger.handlers_in_use().await?;
-        let (limits, shop) = (self.settings.config().admission.clone(), self.shop.clone());
-        let (root, was_low) = (self.workdir.root().to_owned(), held.iter().any(|hold| hold.reason == HoldReason::LowMemory));
+        let config = self.settings.config();
+        let mut handlers: BTreeSet<String> = self.ledger.handlers_in_use().await?.into_iter().collect();
+        handlers.extend(config.handlers_named().map(str::to_owned));
+        let (limits, shop) = (config.admission.clone(), self.shop.clone());
+        let (root, was_low) =
+            (self.workdir.root().to_owned(), held.iter().any(|hold| hold.reason == HoldReason::LowMemory));
         let looked = tokio::task::spawn_blocking(move || {
             let machine = [low_memory(&limits, was_low), low_disk(&limits, &root)];
-            let missing = in_use.iter().filter_map(|handler| missing(&shop, handler));
+            let missing = handlers.iter().filter_map(|handler| missing(&shop, handler));
             machine.into_iter().flatten().chain(missing).collect::<Vec<Hold>>()
         });
         // A look that panicked found nothing; the next one is due in a second.

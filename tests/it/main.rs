@@ -7,6 +7,7 @@ mod chaos;
 mod cli;
 mod holder;
 mod monitor;
+mod pacing;
 mod queue_files;
 mod worker;
 

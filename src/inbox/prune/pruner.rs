@@ -101,12 +101,8 @@ impl Pruner {
     /// survive a kill.
     #[must_use]
     pub fn new(site: Site) -> Self {
-        let watch = Watch {
-            due: Some(Instant::now()),
-            pause: WATCH_PAUSE.0,
-            complete: None,
-            missing_since: None,
-        };
+        let watch =
+            Watch { due: Some(Instant::now()), pause: WATCH_PAUSE.0, complete: None, missing_since: None };
         Self {
             site,
             support: None,
