@@ -9,6 +9,7 @@ mod holder;
 mod monitor;
 mod pacing;
 mod queue_files;
+mod rework;
 mod worker;
 
 mod support;
