@@ -43,6 +43,11 @@ impl Side {
         self.0.get(id).map_or(0, |lines| lines.iter().filter(|(what, _)| what == "end").count())
     }
 
+    /// Attempts that have begun and not ended, by the lines they wrote.
+    fn live(&self) -> usize {
+        self.0.keys().map(|id| self.starts(id) - self.ends(id)).sum()
+    }
+
     fn starts(&self, id: &str) -> usize {
         self.0.get(id).map_or(0, |lines| lines.iter().filter(|(what, _)| what == "start").count())
     }
@@ -126,11 +131,15 @@ fn a_hundred_sigkills_of_the_worker_cost_no_attempt() {
     let all = ids("k", 600);
     bed.put("ideas_log.json", array_of(&all));
     let mut random = Random(seed());
+    let mut under_load = 0;
     for _ in 0..100 {
         let worker = bed.spawn(&[]);
         std::thread::park_timeout(Duration::from_millis(20 + random.below(150)));
         worker.sigkill();
+        under_load += usize::from(Side::read(&bed.join("side.log")).live() > 0);
     }
+    println!("{under_load} of 100 kills met running jobs");
+    assert!(under_load >= 50, "only {under_load} of 100 kills met running jobs");
     bed.work_until_idle(&[]);
     assert_all_completed(&bed, &all);
     let side = Side::read(&bed.join("side.log"));
