@@ -217,7 +217,7 @@ impl Writer {
                 write(&self.file, &format!("{}-{n}", self.name));
             }
             self.written.store(n + 1, Ordering::Relaxed);
-            std::thread::park_timeout(Duration::from_micros(2000 + random.below(20_000)));
+            std::thread::park_timeout(Duration::from_millis(10 + random.below(90)));
         }
     }
 }
@@ -227,6 +227,12 @@ fn appended(text: &str, id: &str) -> String {
     let mut entries: Vec<Value> = serde_json::from_str(text).unwrap();
     entries.push(json!({"id": id, "title": id}));
     serde_json::to_string(&entries).unwrap()
+}
+
+/// How many entries the file holds.
+fn entries_in(file: &Path) -> usize {
+    let entries: Vec<serde::de::IgnoredAny> = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    entries.len()
 }
 
 /// Adds the entry with this id to the file.
@@ -262,9 +268,8 @@ fn under_flock(file: &Path, id: &str) {
 
 #[test]
 fn four_hostile_writers_beside_the_pruner_lose_nothing() {
-    let bed = Bed::with_config(
-        "[worker]\nhandler = \"t\"\n[handlers.t]\nkind = \"command\"\ncommand = [\"/bin/true\"]\n",
-    );
+    let bed = Bed::new();
+    bed.put("stallproof.toml", config(&bed, ":"));
     bed.put("ideas_log.json", "[]");
     let worker = bed.start(&[]);
     let turn = Arc::new(Mutex::new(()));
@@ -285,8 +290,16 @@ fn four_hostile_writers_beside_the_pruner_lose_nothing() {
         writers.push((name, written, std::thread::spawn(move || writer.run(write, seed + n as u64))));
     }
     let end = Instant::now() + Duration::from_secs(30);
-    wait_for("thirty seconds of writing", || (Instant::now() >= end).then_some(()));
+    let (mut entries, mut prunes) = (0, 0);
+    wait_for("thirty seconds of writing", || {
+        let _turn = turn.lock().unwrap();
+        let before = entries;
+        entries = entries_in(&bed.join("ideas_log.json"));
+        prunes += u32::from(entries < before);
+        (Instant::now() >= end).then_some(())
+    });
     stop.store(true, Ordering::Relaxed);
+    assert!(prunes >= 5, "the pruner and the writers met {prunes} times only");
     let mut all = Vec::new();
     for (name, written, thread) in writers {
         thread.join().unwrap();
@@ -305,5 +318,9 @@ fn four_hostile_writers_beside_the_pruner_lose_nothing() {
     assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), all.len());
     assert_eq!(jobs.len(), all.len(), "nothing ran that nobody wrote");
     assert!(jobs.iter().all(|job| job["state"] == "completed" && job["attempts"] == 1));
-    println!("{} entries by four writers, none lost, none twice", all.len());
+    let side = Side::read(&bed.join("side.log"));
+    for id in &all {
+        assert_eq!((side.starts(id), side.ends(id)), (1, 1), "{id} did not run exactly once");
+    }
+    println!("{} entries by four writers, {prunes} prunes beside them, none lost, none twice", all.len());
 }
