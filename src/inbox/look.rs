@@ -1,7 +1,8 @@
 //! One reading of a queue file: what it holds, or why that cannot be believed yet.
 //!
 //! A reading counts when nobody was writing (the lease probe, or a quiet time where there is none), when the file is
-//! the same before and after, and when the array is complete. Elements that are known are counted by a hash of their
+//! the same before and after, and when the array is complete. A file that another took the name of meanwhile counts as
+//! well: else one that is replaced faster than it is read would never be seen. Elements that are known are counted by a hash of their
 //! bytes and not parsed; of the others only the place is kept, and their bytes are read again, and must be the same,
 //! when it is their turn to be recorded. Memory does not depend on the size of the file.
 
@@ -161,11 +162,11 @@ impl Looker<'_> {
         if let Err(ScanError { kind: ScanErrorKind::Io(err), .. }) = scanned {
             return Sight::Unreadable(err);
         }
-        match Fingerprint::of_file(&file) {
+        match fingerprint.still_describes(&file) {
             Err(err) => return Sight::Unreadable(err),
-            Ok(after) if after != fingerprint => return Sight::Busy("it changed while it was read"),
-            Ok(_) if !self.may_read(&file) => return Sight::Busy("somebody is writing"),
-            Ok(_) => {}
+            Ok(false) => return Sight::Busy("it changed while it was read"),
+            Ok(true) if !self.may_read(&file) => return Sight::Busy("somebody is writing"),
+            Ok(true) => {}
         }
         let Sorter { view, unknown, .. } = sorter;
         let content = Content { file, fingerprint, is_racy, view, unknown };

@@ -43,6 +43,11 @@ impl Side {
         self.0.get(id).map_or(0, |lines| lines.iter().filter(|(what, _)| what == "end").count())
     }
 
+    /// Attempts that have begun and not ended, by the lines they wrote.
+    fn live(&self) -> usize {
+        self.0.keys().map(|id| self.starts(id) - self.ends(id)).sum()
+    }
+
     fn starts(&self, id: &str) -> usize {
         self.0.get(id).map_or(0, |lines| lines.iter().filter(|(what, _)| what == "start").count())
     }
@@ -126,11 +131,15 @@ fn a_hundred_sigkills_of_the_worker_cost_no_attempt() {
     let all = ids("k", 600);
     bed.put("ideas_log.json", array_of(&all));
     let mut random = Random(seed());
+    let mut under_load = 0;
     for _ in 0..100 {
         let worker = bed.spawn(&[]);
         std::thread::park_timeout(Duration::from_millis(20 + random.below(150)));
         worker.sigkill();
+        under_load += usize::from(Side::read(&bed.join("side.log")).live() > 0);
     }
+    println!("{under_load} of 100 kills met running jobs");
+    assert!(under_load >= 50, "only {under_load} of 100 kills met running jobs");
     bed.work_until_idle(&[]);
     assert_all_completed(&bed, &all);
     let side = Side::read(&bed.join("side.log"));
@@ -208,7 +217,7 @@ impl Writer {
                 write(&self.file, &format!("{}-{n}", self.name));
             }
             self.written.store(n + 1, Ordering::Relaxed);
-            std::thread::park_timeout(Duration::from_micros(2000 + random.below(20_000)));
+            std::thread::park_timeout(Duration::from_millis(10 + random.below(90)));
         }
     }
 }
@@ -218,6 +227,12 @@ fn appended(text: &str, id: &str) -> String {
     let mut entries: Vec<Value> = serde_json::from_str(text).unwrap();
     entries.push(json!({"id": id, "title": id}));
     serde_json::to_string(&entries).unwrap()
+}
+
+/// How many entries the file holds.
+fn entries_in(file: &Path) -> usize {
+    let entries: Vec<serde::de::IgnoredAny> = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    entries.len()
 }
 
 /// Adds the entry with this id to the file.
@@ -253,9 +268,8 @@ fn under_flock(file: &Path, id: &str) {
 
 #[test]
 fn four_hostile_writers_beside_the_pruner_lose_nothing() {
-    let bed = Bed::with_config(
-        "[worker]\nhandler = \"t\"\n[handlers.t]\nkind = \"command\"\ncommand = [\"/bin/true\"]\n",
-    );
+    let bed = Bed::new();
+    bed.put("stallproof.toml", config(&bed, ":"));
     bed.put("ideas_log.json", "[]");
     let worker = bed.start(&[]);
     let turn = Arc::new(Mutex::new(()));
@@ -276,8 +290,16 @@ fn four_hostile_writers_beside_the_pruner_lose_nothing() {
         writers.push((name, written, std::thread::spawn(move || writer.run(write, seed + n as u64))));
     }
     let end = Instant::now() + Duration::from_secs(30);
-    wait_for("thirty seconds of writing", || (Instant::now() >= end).then_some(()));
+    let (mut entries, mut prunes) = (0, 0);
+    wait_for("thirty seconds of writing", || {
+        let _turn = turn.lock().unwrap();
+        let before = entries;
+        entries = entries_in(&bed.join("ideas_log.json"));
+        prunes += u32::from(entries < before);
+        (Instant::now() >= end).then_some(())
+    });
     stop.store(true, Ordering::Relaxed);
+    assert!(prunes >= 5, "the pruner and the writers met {prunes} times only");
     let mut all = Vec::new();
     for (name, written, thread) in writers {
         thread.join().unwrap();
@@ -296,5 +318,9 @@ fn four_hostile_writers_beside_the_pruner_lose_nothing() {
     assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), all.len());
     assert_eq!(jobs.len(), all.len(), "nothing ran that nobody wrote");
     assert!(jobs.iter().all(|job| job["state"] == "completed" && job["attempts"] == 1));
-    println!("{} entries by four writers, none lost, none twice", all.len());
+    let side = Side::read(&bed.join("side.log"));
+    for id in &all {
+        assert_eq!((side.starts(id), side.ends(id)), (1, 1), "{id} did not run exactly once");
+    }
+    println!("{} entries by four writers, {prunes} prunes beside them, none lost, none twice", all.len());
 }

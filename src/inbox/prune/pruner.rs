@@ -14,7 +14,7 @@ use nix::errno::Errno;
 
 use super::Refused;
 use super::judge::{Judge, Standing};
-use super::limbo::{Limbo, same_content};
+use super::limbo::Limbo;
 use super::plan::{Plan, Planner};
 use super::replacement::Replacement;
 use super::site::{self, Site, Support};
@@ -265,7 +265,7 @@ impl Pruner {
             (self.exchange)(&path, &self.site.file).map_err(|errno| self.not_exchanged(errno))?;
         } else {
             let print = displaced.ok().map(|meta| Fingerprint::of(&meta));
-            known = print.filter(|print| same_content(print, &opened.print));
+            known = print.filter(|print| print.same_content(&opened.print));
         }
         self.limbo.enter(&name, known);
         if let Err(err) = self.site.sync_folders() {
