@@ -27,6 +27,7 @@ pub mod monitor;
 pub mod retry;
 pub mod runner;
 pub mod scheduler;
+pub mod selftest;
 pub mod slug;
 pub mod status;
 pub mod terminal;
