@@ -72,99 +72,41 @@ fn clean_histories_are_clean() {
 
 #[test]
 fn each_broken_promise_is_found_and_named() {
-    let once: &[&str] = &["start a 1", "end a 1"];
-    let twice: &[&str] = &["start a 1", "start a 2", "end a 2"];
-    let broken: [(&[&str], &[&str], &[&str], &str); 19] = [
-        (&WROTE, &[], &[], "a: was written and has no job"),
-        (&[], once, &["a completed 1: succeeded@10"], "a: has a job, and nobody wrote it"),
-        (&WROTE, &["start b 1"], &[], "b: has a job, and nobody wrote it"),
-        (&WROTE, &[], &["a queued 1:"], "a: is queued and reached an end 0 times instead of once"),
-        (&WROTE, once, &["a failed 1: failed@10"], "a: ended failed instead of completed"),
-        (&WROTE, twice, &["a running 9: - succeeded@20"], "a: attempts 1 and 2 were live at once"),
-        (
-            &WROTE,
-            twice,
-            &["a completed 9: succeeded@10 succeeded@20"],
-            "a: attempts 1 and 2 were live at once",
-        ),
-        (
-            &WROTE,
-            &["start a 1", "start a 2", "tick a 1", "end a 2"],
-            &["a completed 9: lost succeeded@20"],
-            "a: attempts 1 and 2 were live at once",
-        ),
-        (
-            &WROTE,
-            &["start a 1", "start a 2", "end a 1", "end a 2"],
-            &["a completed 9: lost succeeded@20"],
-            "a: attempts 1 and 2 were live at once",
-        ),
-        (
-            &WROTE,
-            &["start a 1", "end a 1", "start a 2", "left a 1", "end a 2"],
-            &["a completed 9: failed@10 succeeded@20"],
-            "a: attempts 1 and 2 were live at once",
-        ),
-        (
-            &WROTE,
-            &["start a 2", "start a 1", "end a 2"],
-            &["a completed 9: lost succeeded@20"],
-            "a: attempts 1 and 2 were live at once",
-        ),
-        (
-            &WROTE,
-            &["start a 1", "end a 1", "start a 2", "end a 2"],
-            &["a completed 9: succeeded@10 succeeded@20"],
-            "a: attempt 2 was made although attempt 1 had succeeded",
-        ),
-        (
-            &WROTE,
-            &["start a 2", "end a 2"],
-            &["a completed 1: lost succeeded@20"],
-            "a: 2 attempts counted, 1 allowed",
-        ),
-        (
-            &WROTE,
-            &["start a 1", "end a 1", "start a 2", "end a 2"],
-            &["a completed 9: succeeded@10"],
-            "a: attempt 2 ran and is not in the ledger",
-        ),
-        (
-            &WROTE,
-            &["start a 1", "start a 1", "end a 1"],
-            &["a completed 9: succeeded@10"],
-            "a: attempt 1 was started twice under one number",
-        ),
-        (
-            &WROTE,
-            &["start a 1", "end a 1", "tick a 1"],
-            &["a completed 9: succeeded@10"],
-            "a: attempt 1 acted before its start or after its end",
-        ),
-        (
-            &WROTE,
-            &["start a 1 99", "end a 1"],
-            &["a completed 9: succeeded@10"],
-            "a: attempt 1 ran in another process than the ledger says",
-        ),
-        (
-            &WROTE,
-            &["start a 1"],
-            &["a completed 9: succeeded@10"],
-            "a: attempt 1 succeeded in the ledger and did not run to its end",
-        ),
-        (
-            &WROTE,
-            &[],
-            &["a completed 9: succeeded@10"],
-            "a: attempt 1 succeeded in the ledger and did not run to its end",
-        ),
-    ];
-    for (written, side, jobs, expected) in broken {
-        let jobs: Vec<JobHistory> = jobs.iter().map(|text| job(text)).collect();
-        let found = judge(written, side, &jobs);
-        assert!(found.iter().any(|line| line == expected), "{expected}\n{side:?} gave {found:?}");
+    // writer | side log | job: what is found
+    for row in [
+        "W | | => a: was written and has no job",
+        " | start 1, end 1 | a completed 1: succeeded@10 => a: has a job, and nobody wrote it",
+        "W | | a queued 1: => a: is queued and reached an end 0 times instead of once",
+        "W | start 1, end 1 | a failed 1: failed@10 => a: ended failed instead of completed",
+        "W | start 1, start 2, end 2 | a running 9: - succeeded@20 => a: attempts 1 and 2 were live at once",
+        "W | start 1, start 2, end 2 | a completed 9: succeeded@10 succeeded@20 => a: attempts 1 and 2 were live at once",
+        "W | start 1, start 2, tick 1, end 2 | a completed 9: lost succeeded@20 => a: attempts 1 and 2 were live at once",
+        "W | start 1, start 2, end 1, end 2 | a completed 9: lost succeeded@20 => a: attempts 1 and 2 were live at once",
+        "W | start 1, end 1, start 2, left 1, end 2 | a completed 9: failed@10 succeeded@20 => a: attempts 1 and 2 were live at once",
+        "W | start 2, start 1, end 2 | a completed 9: lost succeeded@20 => a: attempts 1 and 2 were live at once",
+        "W | | a running 9: - - => a: attempts 1 and 2 were live at once",
+        "W | start 1, end 1, start 2, end 2 | a completed 9: succeeded@10 succeeded@20 => a: attempt 2 was made although attempt 1 had succeeded",
+        "W | start 2, end 2 | a completed 1: lost succeeded@20 => a: 2 attempts counted, 1 allowed",
+        "W | start 1, end 1, start 2, end 2 | a completed 9: succeeded@10 => a: attempt 2 ran and is not in the ledger",
+        "W | start 1, start 1, end 1 | a completed 9: succeeded@10 => a: attempt 1 was started twice under one number",
+        "W | start 1, end 1, tick 1 | a completed 9: succeeded@10 => a: attempt 1 acted before its start or after its end",
+        "W | end 1, start 1 | a completed 9: succeeded@10 => a: attempt 1 acted before its start or after its end",
+        "W | start 1 99, end 1 | a completed 9: succeeded@10 => a: attempt 1 ran in another process than the ledger says",
+        "W | start 1 | a completed 9: succeeded@10 => a: attempt 1 succeeded in the ledger and did not run to its end",
+        "W | | a completed 9: succeeded@10 => a: attempt 1 succeeded in the ledger and did not run to its end",
+    ] {
+        let (history, expected) = row.split_once(" => ").unwrap();
+        let parts: Vec<&str> = history.split('|').map(str::trim).collect();
+        let written: &[&str] = if parts[0] == "W" { &WROTE } else { &[] };
+        let side = parts[1].split(", ").filter(|line| !line.is_empty());
+        let side: Vec<String> = side.map(|line| line.replacen(' ', " a ", 1)).collect();
+        let side: Vec<&str> = side.iter().map(String::as_str).collect();
+        let jobs: Vec<JobHistory> =
+            parts.get(2).filter(|text| text.contains(':')).map(|text| job(text)).into_iter().collect();
+        let found = judge(written, &side, &jobs);
+        assert!(found.iter().any(|line| line == expected), "{row}\ngave {found:?}");
     }
+    assert!(judge(&WROTE, &["start b 1"], &[]).contains(&"b: has a job, and nobody wrote it".to_owned()));
 }
 
 #[test]
