@@ -29,7 +29,7 @@ impl Driver<'_> {
     pub(super) fn inject(&mut self, step: &Step) -> Result<bool, RunError> {
         let mut random = Random::new(step.detail);
         match step.fault {
-            Fault::KillWorker => self.kill_worker(Duration::from_millis(random.below(300))),
+            Fault::KillWorker => self.kill_worker(Duration::from_millis(random.below(60))),
             Fault::KillWorkerUnaided => self.kill_worker_unaided(),
             Fault::KillMonitor => self.kill_monitor(),
             Fault::KillHolder => self.kill_holder(&mut random),
@@ -66,23 +66,27 @@ impl Driver<'_> {
         let limit = stale_after() + MONITOR_SLACK;
         let until = Instant::now() + limit;
         self.rig.want_worker_in(limit * 2);
-        while Instant::now() < until {
-            self.pause(LOOK)?;
+        // A monitor that has restarted too often waits on purpose.
+        while !self.monitor_waits()? {
             if self.rig.worker().is_some_and(|id| id != *old) {
                 return Ok(());
             }
-        }
-        let workdir = Workdir::open(&self.rig.place().dir()).map_err(std::io::Error::other)?;
-        // A monitor that has restarted too often waits on purpose.
-        if !Memory::read(&workdir).is_ok_and(|memory| memory.backoff.has_given_up()) {
-            let pid = old.pid;
-            self.tally
-                .trouble
-                .push(format!("worker {pid} {what}, and the monitor brought none back in {limit:?}"));
+            if Instant::now() >= until {
+                let pid = old.pid;
+                let text = format!("worker {pid} {what}, and the monitor brought none back in {limit:?}");
+                self.tally.trouble.push(text);
+                break;
+            }
+            self.pause(LOOK)?;
         }
         old.signal(Signal::SIGCONT)?;
         self.rig.want_worker_in(Duration::ZERO);
         Ok(())
+    }
+
+    fn monitor_waits(&self) -> Result<bool, RunError> {
+        let workdir = Workdir::open(&self.rig.place().dir()).map_err(std::io::Error::other)?;
+        Ok(Memory::read(&workdir).is_ok_and(|memory| memory.backoff.has_given_up()))
     }
 
     fn kill_monitor(&mut self) -> Result<bool, RunError> {

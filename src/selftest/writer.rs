@@ -22,6 +22,8 @@ use crate::runner::launch::{Launch, ToolEnd};
 
 /// How long `stallproof add` may take.
 const ADD_LIMIT: Duration = Duration::from_secs(30);
+/// How often a refused one is tried.
+const ADD_TRIES: u32 = 30;
 /// Between two looks at whether to go on.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -158,23 +160,23 @@ impl<'a> Writer<'a> {
         self.log.append(&order.line(true))
     }
 
+    /// `stallproof add` says so when the ledger is locked, as by a worker that is frozen; then its user tries again.
     fn added(&self, entry: &Value) -> io::Result<()> {
         let output = OpenOptions::new().create(true).append(true).open(self.place.output())?;
-        let command = [
-            self.program.to_string_lossy().into_owned(),
-            "--dir".to_owned(),
-            self.place.dir().to_string_lossy().into_owned(),
-            "add".to_owned(),
-            "-".to_owned(),
-        ];
+        let dir = self.place.dir().to_string_lossy().into_owned();
+        let program = self.program.to_string_lossy().into_owned();
+        let command = [program, "--dir".to_owned(), dir, "add".to_owned(), "-".to_owned()];
         let launch = Launch { command: &command, cwd: self.place.root(), output: &output };
-        match launch.run(entry.to_string().as_bytes(), ADD_LIMIT)? {
-            ToolEnd::Exited(status) if status.success() => Ok(()),
-            end => Err(io::Error::other(format!(
-                "`stallproof add` ended with {end:?}; see {}",
-                self.place.output().display()
-            ))),
+        let mut last = None;
+        for _ in 0..ADD_TRIES {
+            match launch.run(entry.to_string().as_bytes(), ADD_LIMIT)? {
+                ToolEnd::Exited(status) if status.success() => return Ok(()),
+                end => last = Some(end),
+            }
+            std::thread::sleep(LOOK * 10);
         }
+        let output = self.place.output();
+        Err(io::Error::other(format!("`stallproof add` ended with {last:?}; see {}", output.display())))
     }
 }
 
