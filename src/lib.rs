@@ -28,6 +28,7 @@ pub mod recurrence;
 pub mod retry;
 pub mod runner;
 pub mod scheduler;
+pub mod selftest;
 pub mod slug;
 pub mod status;
 pub mod terminal;

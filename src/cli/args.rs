@@ -11,8 +11,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use super::context::Context;
 use super::output::Out;
 use super::{
-    add, cancel, check, cleanup, completions, demo, failure, handle, init, list, log, man, retry, show,
-    status, stop, wait, worker,
+    add, cancel, check, cleanup, completions, demo, failure, handle, init, list, log, man, retry, selftest,
+    show, status, stop, wait, worker,
 };
 
 /// What was asked is done.
@@ -73,6 +73,11 @@ enum Command {
     Init(init::Args),
     /// Run a handful of sample ideas in a scratch folder
     Demo(demo::Args),
+    /// Run the real programs under fire in a scratch folder and draw the balance
+    Selftest(selftest::Args),
+    /// A job or a writer of a self test
+    #[command(hide = true)]
+    SelftestPart(selftest::PartArgs),
     /// Carry out a built-in handler for the entry on standard input
     #[command(hide = true)]
     Handle(handle::Args),
@@ -89,6 +94,9 @@ pub fn main() -> ExitCode {
     if let Command::Handle(args) = &cli.command {
         // Its exit code is the handler's word to the worker, not ours to a person.
         return handle::run(args);
+    }
+    if let Command::SelftestPart(args) = &cli.command {
+        return selftest::part(args);
     }
     let context = Context::new(cli.dir, cli.json);
     let mut out = Out::stdout();
@@ -129,7 +137,8 @@ fn run(command: &Command, context: &Context, out: &mut Out) -> anyhow::Result<u8
         Command::Cleanup(args) => cleanup::run(args, context, out),
         Command::Init(args) => init::run(args, context, out),
         Command::Demo(args) => demo::run(args, context, out),
-        Command::Handle(_) => unreachable!("`main` runs handlers itself"),
+        Command::Selftest(args) => selftest::run(args, context, out),
+        Command::Handle(_) | Command::SelftestPart(_) => unreachable!("`main` runs these itself"),
         Command::Completions(args) => completions::run(args, out),
         Command::Man(args) => man::run(args, out),
     }

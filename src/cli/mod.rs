@@ -24,6 +24,7 @@ mod outcomes;
 mod output;
 pub mod progress_bar;
 mod retry;
+mod selftest;
 mod show;
 mod status;
 mod stop;

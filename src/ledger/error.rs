@@ -53,6 +53,12 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
+    /// Whether another process held the ledger for longer than anybody waits.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Sqlite(err) if err.sqlite_error_code() == Some(ErrorCode::DatabaseBusy))
+    }
+
     /// Whether waiting may mend it: no room, or another process is writing.
     pub(super) fn is_transient(&self) -> bool {
         match self {

@@ -7,6 +7,7 @@
 //! drop the POSIX locks SQLite holds, and cost committed rows.
 
 mod actor;
+mod audit;
 mod batch;
 mod candidates;
 mod control;

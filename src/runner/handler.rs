@@ -4,11 +4,13 @@
 //! inherited, so that a secret of the worker's own environment does not reach a job by accident.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::libc;
 use serde::Deserialize;
 
 use super::process::TOKEN_VARIABLE;
@@ -74,7 +76,7 @@ impl HandlerError {
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::NoProgram { .. } | Self::NoHandler { .. } => Some(nix::libc::ENOENT),
+            Self::NoProgram { .. } | Self::NoHandler { .. } => Some(libc::ENOENT),
             Self::Folder { source, .. } => source.raw_os_error(),
         }
     }
@@ -221,14 +223,31 @@ impl Workshop {
         };
         let folder = self.workdir.jobs().join(slug::job_key(&claimed.id.0));
         let path = folder.join(LAST_ERROR_NAME);
-        let written = std::fs::create_dir_all(&folder).and_then(|()| {
-            let mut temp = tempfile::NamedTempFile::new_in(&folder)?;
-            io::Write::write_all(&mut temp, error.as_bytes())?;
-            temp.persist(&path).map_err(|err| err.error)
-        });
+        let written = std::fs::create_dir_all(&folder).and_then(|()| publish(&path, error.as_bytes()));
         written.map_err(|source| HandlerError::Folder { path: path.clone(), source })?;
         Ok(Some(path))
     }
+}
+
+/// Replaces a file in a folder that is ours alone. Errors keep their number, by which a full disk, which passes, is told
+/// from what never will; the `tempfile` crate's lose it.
+fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temp = path.with_extension("new");
+    let options = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .clone();
+    let written = options
+        .open(&temp)
+        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|()| std::fs::rename(&temp, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temp);
+    }
+    written
 }
 
 /// What is run, where, and for how long at most.
@@ -259,4 +278,30 @@ fn own_command(entry: &str) -> Option<Vec<String>> {
 
 fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_keeps_its_number_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("missing/last_error.txt");
+        let err = HandlerError::Folder { source: publish(&missing, b"x").unwrap_err(), path: missing };
+        assert_eq!(err.errno(), Some(libc::ENOENT));
+        let is_a_folder = dir.path().join("last_error.txt");
+        std::fs::create_dir(&is_a_folder).unwrap();
+        let err = HandlerError::Folder {
+            source: publish(&is_a_folder, b"x").unwrap_err(),
+            path: is_a_folder.clone(),
+        };
+        assert_eq!(err.errno(), Some(libc::EISDIR));
+        std::fs::remove_dir(&is_a_folder).unwrap();
+        for text in ["one", "another"] {
+            publish(&is_a_folder, text.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(&is_a_folder).unwrap(), text);
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "a temporary file is left");
+    }
 }

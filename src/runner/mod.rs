@@ -8,6 +8,7 @@ pub mod board;
 pub mod handler;
 pub mod holder;
 pub mod launch;
+pub mod leave;
 pub mod link;
 pub mod offer;
 pub mod process;
