@@ -141,18 +141,23 @@ impl Findings<'_> {
         for problem in self.problems {
             writeln!(out, "{}", problem.line_of_text())?;
         }
-        let looked = format!("{} files, {} entries", self.files, self.entries);
+        let looked = format!(
+            "{}, {}",
+            counted(self.files, "file", "files"),
+            counted(self.entries, "entry", "entries")
+        );
         if self.ok {
             let ok = out.style.paint(Colour::Good, "no problems");
             writeln!(out, "{ok} in {looked}")
         } else {
-            let count = match self.problems.len() {
-                1 => "1 problem".to_owned(),
-                more => format!("{more} problems"),
-            };
+            let count = counted(self.problems.len(), "problem", "problems");
             writeln!(out, "{} in {looked}", out.style.paint(Colour::Bad, &count))
         }
     }
+}
+
+fn counted(count: usize, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
 }
 
 /// The kind and name of the source that reads `path`, where the configuration has one.

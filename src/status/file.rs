@@ -37,6 +37,19 @@ pub enum WorkerState {
     Stale,
 }
 
+impl std::fmt::Display for WorkerState {
+    /// The word that stands in the file.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+            Self::Stale => "stale",
+        })
+    }
+}
+
 /// The contents of `worker_status.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatusFile {

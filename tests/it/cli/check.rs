@@ -8,6 +8,13 @@ use serde_json::json;
 use super::bed::Bed;
 
 #[test]
+fn one_is_not_many() {
+    let bed = Bed::new();
+    bed.write("ideas_log.json", r#"[{"title": "t"}]"#);
+    assert_snapshot!(bed.run(&["check"]).ok(), @"no problems in 1 file, 1 entry");
+}
+
+#[test]
 fn a_sound_directory_has_no_problems() {
     let bed = Bed::new();
     assert_snapshot!(bed.run(&["check"]).ok(), @r#"no problems in 0 files, 0 entries"#);

@@ -193,7 +193,12 @@ fn log_prints_what_an_attempt_wrote() {
     assert_eq!(bed.run(&["log", "idea-2", "--stderr"]).ok(), "warning one\n");
     assert_eq!(bed.run(&["log", "idea-2", "--stderr", "--raw"]).ok(), "warning\tone\n");
     assert_eq!(bed.run(&["log", "idea-2", "--attempt", "2"]).code, Some(1));
-    assert_eq!(bed.run(&["log", "an-id-longer-than-twelve"]).ok(), "");
+    let silent = bed.run(&["log", "an-id-longer-than-twelve"]);
+    assert_eq!((silent.out.as_str(), silent.err.as_str()), ("", "the job is queued and has no attempt\n"));
+    std::fs::remove_file(bed.path(".stallproof/jobs/idea-2/1/stdout.log")).unwrap();
+    let elsewhere = bed.run(&["log", "idea-2"]);
+    assert_eq!((elsewhere.code, elsewhere.out.as_str()), (Some(0), ""));
+    assert!(elsewhere.err.contains("`--stderr` shows"), "{}", elsewhere.err);
     assert_eq!(
         bed.run(&["log", "idea-1", "--json"]).json(),
         json!({"id": "idea-1", "attempt": 1, "stream": "stdout", "text": "out\n"})
