@@ -138,6 +138,21 @@ impl Sorter {
     }
 }
 
+/// A file of which every read is a sign of life, also within an entry of many megabytes.
+struct Watched<'a> {
+    file: &'a File,
+    doing: &'a Doing,
+}
+
+impl io::Read for Watched<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let mut file = self.file;
+        let read = file.read(into);
+        self.doing.moved();
+        read
+    }
+}
+
 impl Looker<'_> {
     /// Reads the file once.
     #[must_use]
@@ -154,8 +169,7 @@ impl Looker<'_> {
         let is_racy = fingerprint.is_racy(Millis::now());
         self.doing.step("read");
         let mut sorter = Sorter::default();
-        let scanned = scan(&file, Limits::default(), |item| {
-            self.doing.moved();
+        let scanned = scan(Watched { file: &file, doing: self.doing }, Limits::default(), |item| {
             sorter.add(&item, self.last, false);
             ControlFlow::Continue(())
         });

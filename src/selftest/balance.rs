@@ -6,14 +6,13 @@ use serde::Serialize;
 
 use super::driver::{RunError, Tally};
 use super::history::{self, AttemptHistory, History, JobHistory, Limits, Violation};
-use super::place::{NARROW, NARROW_SLOTS, Place};
+use super::place::{MAX_PER_KEY, NARROW, NARROW_SLOTS, Place};
 use super::plan::Fault;
 use super::side_log::{self, SideLine, What, WriterLine};
 use crate::clock::Millis;
 use crate::job::State;
 use crate::ledger::{JobFilter, JobRow, Reader};
 use crate::monitor::memory::Memory;
-use crate::scheduler::MAX_PER_KEY;
 use crate::status::StatusFile;
 use crate::workdir::Workdir;
 
@@ -198,6 +197,11 @@ mod tests {
             cancel_requested: false,
             output_dir: None,
             error: None,
+            handler: String::new(),
+            wait: None,
+            recurs: None,
+            reworks: 0,
+            error_type: None,
         }
     }
 

@@ -11,6 +11,8 @@ pub const NARROW: &str = "narrow";
 pub const NARROW_SLOTS: usize = 1;
 /// Attempts at once.
 pub const SLOTS: usize = 4;
+/// Jobs of one key that may run at once.
+pub const MAX_PER_KEY: usize = 3;
 /// No sign of life for so long, and the monitor replaces the worker.
 pub const STALE_AFTER: &str = "4s";
 
@@ -119,7 +121,7 @@ pub fn stale_after() -> std::time::Duration {
 fn configuration() -> String {
     format!(
         "allow_commands = true\n\
-         [worker]\nslots = {SLOTS}\nkill_grace = \"300ms\"\nshutdown_grace = \"3s\"\nlog_cap_bytes = 65536\n\
+         [worker]\nslots = {SLOTS}\nmax_per_key = {MAX_PER_KEY}\nkill_grace = \"300ms\"\nshutdown_grace = \"3s\"\nlog_cap_bytes = 65536\n\
          [poll]\ninterval = \"20ms\"\n\
          [retry]\nmax_retries = 60\ninitial = \"20ms\"\nmax = \"200ms\"\n\
          [lanes.{NARROW}]\nslots = {NARROW_SLOTS}\n\
