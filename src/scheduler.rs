@@ -85,7 +85,9 @@ impl Scheduler {
                     Some(event) => self.note(event),
                     None => return Ok(()),
                 },
-                _ = ready.changed() => self.refresh().await?,
+                _ = ready.changed() => {
+                    self.refresh().await?;
+                }
                 () = settings.changed() => {
                     self.limits = Limits::of(&settings.config(), settings.slots());
                     self.settings = settings;
@@ -100,6 +102,11 @@ impl Scheduler {
             }
             while let Ok(event) = self.events.try_recv() {
                 self.note(event);
+            }
+            // What ended may have closed a gate; a slot that is free because of it must not run through before.
+            if ready.has_changed().unwrap_or(false) {
+                ready.borrow_and_update();
+                self.refresh().await?;
             }
             self.start_jobs().await?;
         }

@@ -391,15 +391,15 @@ impl Actor {
         }
         match self.commit(&mut commands, durable) {
             Ok(results) => {
-                let wakes = commands.iter().any(|command| command.wakes);
-                for (command, result) in commands.into_iter().zip(results) {
-                    (command.answer)(result);
-                }
+                // Before the answers: whoever hears that something is done may rely on it that the others can see it.
                 if durable {
                     self.changed.send_modify(|count| *count += 1);
                 }
-                if wakes {
+                if commands.iter().any(|command| command.wakes) {
                     self.ready.send_modify(|count| *count += 1);
+                }
+                for (command, result) in commands.into_iter().zip(results) {
+                    (command.answer)(result);
                 }
             }
             Err(err) => {

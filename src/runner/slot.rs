@@ -292,9 +292,8 @@ impl Slot {
         self.recorded().await?;
         let end = conclude(&self.shared.shop, &claimed, ending, stop).await?;
         self.shared.board.end(self.index, &claimed);
-        // The scheduler may have gone already; then nothing counts any more.
-        let _ = self.shared.events.send(SlotEvent::Ended(claimed.seq));
         log_end(self.index, &claimed, &end);
+        let (seq, failed) = (claimed.seq, end.error_type.is_some() || end.hold.is_some());
         let (ledger, failures) = (self.shared.ledger.clone(), self.shared.failures.clone());
         self.recording = Some(tokio::spawn(async move {
             let ended = ledger.finish(end.clone()).await?;
@@ -303,6 +302,12 @@ impl Slot {
             }
             Ok(ended)
         }));
+        if failed {
+            // What failed may hold back what would start next, so it is known before the slot is given back.
+            self.recorded().await?;
+        }
+        // The scheduler may have gone already; then nothing counts any more.
+        let _ = self.shared.events.send(SlotEvent::Ended(seq));
         Ok(())
     }
 
