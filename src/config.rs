@@ -4,6 +4,8 @@
 //! Parsing yields plain data (`raw`), checked once into [`Config`], which cannot hold a bad mix. Never reads
 //! anything but that one file.
 
+mod gates;
+mod generate;
 mod raw;
 
 use std::collections::BTreeMap;
@@ -18,6 +20,8 @@ use serde_json::Value;
 use crate::job::source;
 use crate::workdir::Workdir;
 
+pub use gates::GateConfig;
+pub use generate::{Generate, Step};
 pub use raw::parse_duration;
 
 /// The name of the built-in handler.
@@ -34,8 +38,10 @@ pub struct Config {
     pub poll_interval: Duration,
     /// Sources by name.
     pub sources: BTreeMap<String, Source>,
-    /// Command handlers by name.
+    /// Handlers of the user's by name: every one but the built-in `materialize`.
     pub handlers: BTreeMap<String, Handler>,
+    /// What is asked of what `materialize` writes.
+    pub materialize_gate: GateConfig,
     /// When failed attempts are tried again.
     pub retry: RetryPolicy,
     /// Slot limits of named lanes.
@@ -90,13 +96,17 @@ pub enum SourceKind {
     Directory,
 }
 
-/// A `command` handler.
+/// A handler of the user's: `command`, or `generate`.
 #[derive(Clone, Debug)]
 pub struct Handler {
     /// Program and arguments.
     pub command: Vec<String>,
     /// Time limit of an attempt.
     pub timeout: Option<Duration>,
+    /// What is asked of what it produced; `None`: nothing.
+    pub gate: Option<GateConfig>,
+    /// Set for `generate`: its command answers a prompt. `None`: its command does the work itself.
+    pub generate: Option<Generate>,
 }
 
 /// `[retry]`: exponential back-off with jitter.

@@ -24,6 +24,7 @@ pub mod lock;
 pub mod logging;
 pub mod materialize;
 pub mod monitor;
+pub mod result_file;
 pub mod retry;
 pub mod runner;
 pub mod scheduler;

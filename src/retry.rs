@@ -9,7 +9,7 @@ use nix::errno::Errno;
 
 use crate::clock::Millis;
 use crate::config::RetryPolicy;
-use crate::job::Outcome;
+use crate::job::{GateVerdict, Outcome};
 use crate::ledger::Next;
 
 /// sysexits(3): the input is wrong, so another try would end the same way.
@@ -28,6 +28,18 @@ pub struct Ended {
     pub attempts: u32,
     /// Attempts in all.
     pub max_attempts: u32,
+    /// What the gate said, if it was asked.
+    pub gate: Option<GateVerdict>,
+    /// Whether another attempt makes something new. Code that is only written out again would be refused again.
+    pub makes_new: bool,
+}
+
+impl Ended {
+    /// Whether the gate has judged, and would judge again, exactly what another attempt would make.
+    fn is_refused_for_good(self) -> bool {
+        let is_open = matches!(self.gate, Some(GateVerdict::Inconclusive | GateVerdict::Blocked));
+        !self.makes_new && !is_open
+    }
 }
 
 /// Decides what follows. `jitter` is uniform in 0..1.
@@ -37,11 +49,14 @@ pub fn next(ended: Ended, policy: RetryPolicy, now: Millis, jitter: f64) -> Next
         Outcome::Succeeded => Next::Complete,
         Outcome::Cancelled => Next::Cancel,
         Outcome::Interrupted => Next::Requeue,
-        // The same code would be refused again.
-        Outcome::GateFailed => Next::Fail,
+        Outcome::GateFailed if ended.is_refused_for_good() => Next::Fail,
         Outcome::Failed if ended.exit_code == Some(EX_DATAERR) => Next::Fail,
         Outcome::SpawnFailed if !is_passing(ended.spawn_errno) => Next::Fail,
-        Outcome::Failed | Outcome::SpawnFailed | Outcome::TimedOut | Outcome::Lost => {
+        Outcome::Failed
+        | Outcome::GateFailed
+        | Outcome::SpawnFailed
+        | Outcome::TimedOut
+        | Outcome::Lost => {
             if ended.attempts >= ended.max_attempts {
                 Next::Fail
             } else {
@@ -77,7 +92,15 @@ mod tests {
         RetryPolicy { max_retries: 3, initial: Duration::from_secs(1), max: Duration::from_secs(60) };
 
     fn ended(outcome: Outcome) -> Ended {
-        Ended { outcome, exit_code: None, spawn_errno: None, attempts: 1, max_attempts: 4 }
+        Ended {
+            outcome,
+            exit_code: None,
+            spawn_errno: None,
+            attempts: 1,
+            max_attempts: 4,
+            gate: None,
+            makes_new: false,
+        }
     }
 
     #[test]
@@ -93,6 +116,14 @@ mod tests {
             (ended(Outcome::Failed), again),
             (ended(Outcome::TimedOut), again),
             (ended(Outcome::Lost), again),
+            (Ended { gate: Some(GateVerdict::Fail), ..ended(Outcome::GateFailed) }, Next::Fail),
+            (Ended { gate: Some(GateVerdict::Inconclusive), ..ended(Outcome::GateFailed) }, again),
+            (Ended { gate: Some(GateVerdict::Blocked), ..ended(Outcome::GateFailed) }, again),
+            (Ended { makes_new: true, ..ended(Outcome::GateFailed) }, again),
+            // Whoever makes something new may still fail for good by its exit code, but not by a refusal.
+            (Ended { makes_new: true, exit_code: Some(65), ..ended(Outcome::GateFailed) }, again),
+            (Ended { makes_new: true, exit_code: Some(65), ..ended(Outcome::Failed) }, Next::Fail),
+            (Ended { makes_new: true, attempts: 4, ..ended(Outcome::GateFailed) }, Next::Fail),
             (Ended { attempts: 4, ..ended(Outcome::Lost) }, Next::Fail),
             (Ended { exit_code: Some(EX_DATAERR), ..ended(Outcome::Failed) }, Next::Fail),
             (Ended { exit_code: Some(75), ..ended(Outcome::Failed) }, again),

@@ -98,6 +98,7 @@ impl TestBed {
             exit_code: Some(0),
             signal: None,
             error: None,
+            gate: None,
         };
         assert!(self.runtime.block_on(self.ledger.finish(end)).unwrap());
         assert_eq!(self.job(id).state, State::Completed);

@@ -22,7 +22,7 @@ pub use error::LedgerError;
 pub use open::SCHEMA_VERSION;
 pub use read::{JobFilter, Reader};
 pub use rows::{
-    AttemptRow, Candidate, Claim, Claimed, Counts, FinishedAttempt, HolderId, IngestKind, Ingested, JobRow,
+    AttemptRow, Candidate, Claim, AttemptError, Claimed, Counts, FinishedAttempt, HolderId, IngestKind, Ingested, JobRow,
     LiveAttempt, Next, Rescued, Scope, Wanted,
 };
 pub use watch::{Backlog, RunningJob};

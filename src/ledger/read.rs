@@ -120,7 +120,7 @@ impl Reader {
     pub fn attempts(&self, seq: Seq) -> Result<Vec<AttemptRow>> {
         let mut query = self.conn.prepare_cached(
             "SELECT number, pid, slot, holder_pid, claimed_at, started_at, finished_at, exit_code, signal, outcome,
-                 error FROM attempt WHERE job = ?1 ORDER BY number",
+                 error, gate FROM attempt WHERE job = ?1 ORDER BY number",
         )?;
         let rows = query.query_map([seq], |row| {
             Ok(AttemptRow {
@@ -135,6 +135,7 @@ impl Reader {
                 signal: row.get(8)?,
                 outcome: optional_word(row, 9)?,
                 error: row.get(10)?,
+                gate: optional_word(row, 11)?,
             })
         })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -168,7 +169,8 @@ impl Reader {
 
 const JOB_COLUMNS: &str =
     "seq, id, source, title, state, attempts, max_attempts, priority, lane, run_id, language,
-     created_at, started_at, finished_at, due_at, cancel_requested, output_dir, error";
+     created_at, started_at, finished_at, due_at, cancel_requested, output_dir, error,
+     (SELECT gate FROM attempt WHERE attempt.job = job.seq AND number = last_attempt)";
 
 fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
     Ok(JobRow {
@@ -190,6 +192,7 @@ fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
         cancel_requested: row.get(15)?,
         output_dir: row.get(16)?,
         error: row.get(17)?,
+        gate: optional_word(row, 18)?,
     })
 }
 

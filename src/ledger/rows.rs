@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Millis;
-use crate::job::{JobId, Outcome, Seq, State, Submission};
+use crate::job::{GateVerdict, JobId, Outcome, Seq, State, Submission};
 
 /// One submission to record, with what the configuration says about it.
 #[derive(Clone, Debug)]
@@ -128,12 +128,25 @@ pub struct Claimed {
     pub output_dir: String,
     /// Error of the attempt before.
     pub last_error: Option<String>,
+    /// What became of earlier attempts, oldest first; empty for the first one and for adopted ones.
+    pub errors: Vec<AttemptError>,
     /// Lane.
     pub lane: String,
     /// Concurrency key.
     pub key: Option<String>,
     /// The entry as it stood in its file.
     pub entry: String,
+}
+
+/// Why an earlier attempt of a claimed job was not the last one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptError {
+    /// Its number, as `show` has it.
+    pub attempt: u32,
+    /// How it ended.
+    pub outcome: String,
+    /// Why.
+    pub error: String,
 }
 
 /// An attempt that the ledger believes to be live.
@@ -187,6 +200,8 @@ pub struct FinishedAttempt {
     pub signal: Option<i32>,
     /// Why, unless it succeeded.
     pub error: Option<String>,
+    /// What the gate said about what it produced, if it was asked.
+    pub gate: Option<GateVerdict>,
 }
 
 /// An entry that was put back into a queue file and is watched.
@@ -271,6 +286,8 @@ pub struct JobRow {
     pub output_dir: Option<String>,
     /// Why it is not completed, if there is a reason.
     pub error: Option<String>,
+    /// What the gate said about the newest attempt, if it was asked.
+    pub gate: Option<GateVerdict>,
 }
 
 /// An attempt as `show` prints it.
@@ -298,4 +315,6 @@ pub struct AttemptRow {
     pub outcome: Option<Outcome>,
     /// Why, unless it succeeded.
     pub error: Option<String>,
+    /// What the gate said about what it produced, if it was asked.
+    pub gate: Option<GateVerdict>,
 }

@@ -71,6 +71,7 @@ CREATE TABLE attempt (
     outcome      TEXT CHECK (outcome IN ('succeeded', 'failed', 'gate_failed', 'timed_out', 'cancelled',
         'spawn_failed', 'interrupted', 'lost')),
     error        TEXT,
+    gate         TEXT CHECK (gate IN ('pass', 'fail', 'inconclusive', 'blocked')),  -- on what it produced, if it was judged
     PRIMARY KEY (job, number),
     CHECK ((outcome IS NULL) = (finished_at IS NULL))
 ) STRICT, WITHOUT ROWID;

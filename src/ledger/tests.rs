@@ -56,6 +56,7 @@ fn end(claimed: &Claimed, outcome: Outcome, next: Next) -> FinishedAttempt {
         exit_code: Some(1),
         signal: None,
         error: (outcome != Outcome::Succeeded).then(|| "broke".to_owned()),
+        gate: None,
     }
 }
 

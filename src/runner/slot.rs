@@ -18,7 +18,7 @@ use super::offer::{FreeSlot, Load, SlotEvent};
 use super::process::ProcessId;
 use super::protocol::{Report, Request};
 use super::settle::{self, Remains};
-use super::verdict::{self, Ending, StopReason};
+use super::verdict::{self, Ending, StopReason, Terms};
 use crate::clock::Millis;
 use crate::ledger::{Claimed, FinishedAttempt, Ledger, LedgerError, LiveAttempt};
 
@@ -313,7 +313,7 @@ impl Slot {
     }
 }
 
-/// Judges an ended attempt. Reads its folder on a blocking thread unless it succeeded.
+/// Judges an ended attempt. Reads its folder on a blocking thread unless it succeeded and nothing can stand there.
 pub async fn conclude(
     shop: &Arc<Workshop>,
     claimed: &Claimed,
@@ -323,11 +323,13 @@ pub async fn conclude(
     let policy = shop.config().retry;
     let succeeded = matches!(&ending, Ending::Recorded(record) if record.exit_code == Some(0));
     let folder = shop.attempt_dir(claimed);
-    if succeeded {
-        return Ok(verdict::judge(claimed, ending, stop, policy, &folder));
+    if succeeded && shop.is_never_judged(claimed) {
+        let terms = Terms { policy, makes_new: true, is_judged: false };
+        return Ok(verdict::judge(claimed, ending, stop, terms, &folder));
     }
-    let claimed = claimed.clone();
-    Ok(tokio::task::spawn_blocking(move || verdict::judge(&claimed, ending, stop, policy, &folder)).await?)
+    let (shop, claimed) = (shop.clone(), claimed.clone());
+    let judge = move || verdict::judge(&claimed, ending, stop, shop.terms(&claimed), &folder);
+    Ok(tokio::task::spawn_blocking(judge).await?)
 }
 
 fn log_end(slot: u32, claimed: &Claimed, end: &FinishedAttempt) {

@@ -1,28 +1,22 @@
 //! Turns what is known of an ended attempt into its outcome, and keeps the first cause and the last lines of output.
 
-use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
-
-use nix::libc;
-use serde::Deserialize;
 
 use super::handler::{HandlerError, RESULT_NAME};
 use super::record::{ExitRecord, Reason};
 use crate::clock::Millis;
 use crate::config::RetryPolicy;
-use crate::job::Outcome;
+use crate::job::{GateVerdict, Outcome};
 use crate::ledger::{Claimed, FinishedAttempt};
+use crate::result_file::{self, open_plain};
 use crate::retry::{self, Ended};
 
 /// Lines of stderr kept in the error of a failed attempt.
 const LAST_LINES: usize = 20;
 /// Bytes of stderr looked at for them.
 const LAST_BYTES: u64 = 4096;
-/// A larger result file is not read.
-const MAX_RESULT_BYTES: u64 = 1 << 20;
 
 /// Why an attempt was asked to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,13 +55,24 @@ impl From<HandlerError> for Ending {
     }
 }
 
-/// The attempt as it goes into the ledger. Reads the attempt's folder unless it succeeded, so it may block.
+/// What a judgement depends on beside the attempt itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// When failed attempts are tried again.
+    pub policy: RetryPolicy,
+    /// Whether another attempt makes something new, so that a refusal need not be the last word.
+    pub makes_new: bool,
+    /// Whether a gate of ours looks at what is produced, and says so in the result file.
+    pub is_judged: bool,
+}
+
+/// The attempt as it goes into the ledger. Reads the attempt's folder unless it succeeded unjudged, so it may block.
 #[must_use]
 pub fn judge(
     claimed: &Claimed,
     ending: Ending,
     stop: Option<StopReason>,
-    policy: RetryPolicy,
+    terms: Terms,
     attempt_dir: &Path,
 ) -> FinishedAttempt {
     let now = Millis::now();
@@ -82,12 +87,18 @@ pub fn judge(
         exit_code: None,
         signal: None,
         error: None,
+        gate: None,
     };
     let mut spawn_errno = None;
     let mut end = match ending {
         Ending::Recorded(record) => {
             spawn_errno = record.spawn_errno;
-            recorded(blank, &record, stop, attempt_dir)
+            let result = if record.exit_code == Some(0) && !terms.is_judged {
+                HandlerResult::default()
+            } else {
+                HandlerResult::read(attempt_dir)
+            };
+            recorded(blank, &record, stop, (result, attempt_dir))
         }
         Ending::NotStarted { errno, error } => {
             spawn_errno = errno;
@@ -115,8 +126,10 @@ pub fn judge(
         spawn_errno,
         attempts: claimed.attempts_before + u32::from(end.outcome.counts()),
         max_attempts: claimed.max_attempts,
+        gate: end.gate,
+        makes_new: terms.makes_new,
     };
-    end.next = retry::next(ended, policy, now, jitter(claimed));
+    end.next = retry::next(ended, terms.policy, now, jitter(claimed));
     end
 }
 
@@ -124,11 +137,11 @@ fn recorded(
     blank: FinishedAttempt,
     record: &ExitRecord,
     stop: Option<StopReason>,
-    attempt_dir: &Path,
+    (result, attempt_dir): (HandlerResult, &Path),
 ) -> FinishedAttempt {
     let seconds = Duration::from_millis(record.finished_at_ms.saturating_sub(record.started_at_ms));
-    let result =
-        if record.exit_code == Some(0) { HandlerResult::default() } else { HandlerResult::read(attempt_dir) };
+    // What was judged before the attempt was ended is no judgement of it.
+    let gate = result.gate.filter(|_| record.reason == Reason::Exited);
     let (outcome, cause) = match record.reason {
         Reason::SpawnFailed => (
             Outcome::SpawnFailed,
@@ -140,10 +153,10 @@ fn recorded(
             _ => (Outcome::Interrupted, "interrupted by a stop of the worker".to_owned()),
         },
         Reason::Exited => match (record.exit_code, record.signal) {
-            (Some(0), _) => (Outcome::Succeeded, String::new()),
-            (Some(code), _) if result.gate.as_deref() == Some("failed") => {
-                (Outcome::GateFailed, result.message.clone().unwrap_or_else(|| format!("exit status {code}")))
+            (Some(code), _) if let Some(refusal) = gate.and_then(|gate| refusal(gate, code, &result)) => {
+                (Outcome::GateFailed, refusal)
             }
+            (Some(0), _) => (Outcome::Succeeded, String::new()),
             (Some(code), _) => (Outcome::Failed, exit_text(code, result.message.as_deref())),
             (None, signal) => (Outcome::Failed, signal_text(signal, record.core_dumped)),
         },
@@ -161,7 +174,19 @@ fn recorded(
         exit_code: record.exit_code,
         signal: record.signal,
         error,
+        gate,
         ..blank
+    }
+}
+
+/// What a verdict that is no pass is told as.
+fn refusal(gate: GateVerdict, code: i32, result: &HandlerResult) -> Option<String> {
+    let message = || result.message.clone().unwrap_or_else(|| format!("exit status {code}"));
+    match gate {
+        GateVerdict::Pass => None,
+        GateVerdict::Fail => Some(message()),
+        GateVerdict::Inconclusive => Some(format!("the gate is inconclusive: {}", message())),
+        GateVerdict::Blocked => Some(format!("the gate is blocked: {}", message())),
     }
 }
 
@@ -198,34 +223,19 @@ fn last_lines(path: &Path) -> std::io::Result<String> {
     Ok(lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"))
 }
 
-/// Opens a regular file; never waits for a FIFO that a command has left there, never follows its link.
-fn open_plain(path: &Path) -> std::io::Result<File> {
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::ErrorKind::InvalidInput.into()) }
-}
-
 /// What a handler may say about itself in the file named by `STALLPROOF_RESULT`.
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 struct HandlerResult {
     message: Option<String>,
-    gate: Option<String>,
+    gate: Option<GateVerdict>,
 }
 
 impl HandlerResult {
     /// A result that is missing or not what was agreed changes no verdict.
     fn read(attempt_dir: &Path) -> Self {
-        let read = || -> Option<Self> {
-            let mut bytes = Vec::new();
-            open_plain(&attempt_dir.join(RESULT_NAME))
-                .ok()?
-                .take(MAX_RESULT_BYTES)
-                .read_to_end(&mut bytes)
-                .ok()?;
-            serde_json::from_slice(&bytes).ok()
-        };
-        read().unwrap_or_default()
+        let result = result_file::read(&attempt_dir.join(RESULT_NAME));
+        let message = result.get("message").and_then(|message| message.as_str()).map(str::to_owned);
+        Self { message, gate: result_file::gate_of(&result) }
     }
 }
 

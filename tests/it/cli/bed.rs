@@ -133,6 +133,7 @@ impl Bed {
             exit_code: Some(i32::from(!succeeded)),
             signal: None,
             error: (!succeeded).then(|| "it broke\nin two lines".to_owned()),
+            gate: None,
         };
         assert!(self.ledger(async |ledger| ledger.finish(end).await.unwrap()));
     }
