@@ -4,8 +4,9 @@
 //! program left there beside what we say ourselves stays in it. Never trusts what it finds: a FIFO, a link or a huge
 //! file of that name is as good as none.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -34,6 +35,17 @@ pub struct Report {
 }
 
 impl Report {
+    /// Says it: in the file at `path`, if there is one, and as one line on stderr, which the slot keeps as the attempt's
+    /// log. A file that cannot be written changes nothing about how the attempt ended.
+    pub fn say(&self, path: Option<&OsStr>) {
+        if let Some(path) = path.filter(|path| !path.is_empty())
+            && let Err(error) = self.write(Path::new(path))
+        {
+            say(&format!("cannot write the result file: {error}"));
+        }
+        say(&self.message);
+    }
+
     /// Puts the report into the file at `path`, beside what a program of the user's has left there.
     ///
     /// # Errors
@@ -62,6 +74,11 @@ impl Report {
         file.as_file().sync_all()?;
         file.persist(path).map(drop).map_err(|error| error.error)
     }
+}
+
+/// One line on stderr; a closed one is nobody's problem.
+fn say(message: &str) {
+    let _ = writeln!(io::stderr(), "{}", crate::gate::printable(message));
 }
 
 /// The object in the file at `path`; an empty one when there is none.
@@ -120,8 +137,7 @@ mod tests {
         let result = write(before, &report);
         assert_eq!((result["message"].as_str(), result["scope"].as_str()), (Some("mine"), Some("job")));
         assert_eq!(gate_of(&result), None, "only who judged may say so");
-        let refused =
-            Report { message: "bad".into(), gate: Some(GateVerdict::Fail), ..Report::default() };
+        let refused = Report { message: "bad".into(), gate: Some(GateVerdict::Fail), ..Report::default() };
         let result = write(before, &refused);
         assert_eq!((result["message"].as_str(), result["retry_at"].as_str()), (Some("bad"), Some("10m")));
         assert_eq!(gate_of(&result), Some(GateVerdict::Fail));

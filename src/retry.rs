@@ -52,11 +52,7 @@ pub fn next(ended: Ended, policy: RetryPolicy, now: Millis, jitter: f64) -> Next
         Outcome::GateFailed if ended.is_refused_for_good() => Next::Fail,
         Outcome::Failed if ended.exit_code == Some(EX_DATAERR) => Next::Fail,
         Outcome::SpawnFailed if !is_passing(ended.spawn_errno) => Next::Fail,
-        Outcome::Failed
-        | Outcome::GateFailed
-        | Outcome::SpawnFailed
-        | Outcome::TimedOut
-        | Outcome::Lost => {
+        Outcome::Failed | Outcome::GateFailed | Outcome::SpawnFailed | Outcome::TimedOut | Outcome::Lost => {
             if ended.attempts >= ended.max_attempts {
                 Next::Fail
             } else {

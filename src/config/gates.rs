@@ -146,8 +146,9 @@ impl RawGate {
 
 fn check_pattern(pattern: &str, owner: &Owner) -> Result<(), String> {
     let place = owner.place;
-    let glob = Glob::parse(pattern)
-        .map_err(|why| format!("`{place}.required_files`: \"{pattern}\" {why}, so no file could ever match"))?;
+    let glob = Glob::parse(pattern).map_err(|why| {
+        format!("`{place}.required_files`: \"{pattern}\" {why}, so no file could ever match")
+    })?;
     if owner.producer != Producer::Command && !gate::may_be_written(&glob) {
         return Err(format!(
             "`{place}.required_files`: \"{pattern}\" is never written by this handler (it writes one source file, \

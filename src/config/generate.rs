@@ -42,7 +42,10 @@ impl Generate {
 
     /// Every template it may use, with the key that names it.
     pub fn templates(&self) -> impl Iterator<Item = &Path> {
-        self.template.iter().chain(self.escalation.iter().filter_map(|step| step.template.as_ref())).map(PathBuf::as_path)
+        self.template
+            .iter()
+            .chain(self.escalation.iter().filter_map(|step| step.template.as_ref()))
+            .map(PathBuf::as_path)
     }
 
     /// Every command it may use after the first.
@@ -66,7 +69,8 @@ pub(super) fn check(
     raw: Vec<RawStep>,
     workdir: &Workdir,
 ) -> Result<Generate, String> {
-    let mut escalation = raw.into_iter().map(|step| step.check(place, workdir)).collect::<Result<Vec<_>, _>>()?;
+    let mut escalation =
+        raw.into_iter().map(|step| step.check(place, workdir)).collect::<Result<Vec<_>, _>>()?;
     escalation.sort_by_key(|step| step.from_attempt);
     if let Some(pair) = escalation.windows(2).find(|pair| pair[0].from_attempt == pair[1].from_attempt) {
         return Err(format!(
@@ -104,7 +108,9 @@ fn check_template(
     workdir: &Workdir,
 ) -> Result<Option<PathBuf>, String> {
     if template.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
-        return Err(format!("`{place}.template` is empty; name a file, or leave it out for the built-in prompt"));
+        return Err(format!(
+            "`{place}.template` is empty; name a file, or leave it out for the built-in prompt"
+        ));
     }
     Ok(template.map(|path| workdir.resolve(&path)))
 }

@@ -13,8 +13,8 @@ use serde::{Deserialize, Deserializer};
 use super::gates::{Owner, Producer, RawGate};
 use super::generate::{self, RawStep};
 use super::{
-    Config, GateConfig, Handler, MATERIALIZE, MonitorConfig, Overrides, RetryPolicy, Rule, Source, SourceKind, Webhook,
-    WorkerConfig, default_sources,
+    Config, GateConfig, Handler, MATERIALIZE, MonitorConfig, Overrides, RetryPolicy, Rule, Source,
+    SourceKind, Webhook, WorkerConfig, default_sources,
 };
 use crate::job::source;
 use crate::workdir::Workdir;
@@ -308,9 +308,14 @@ fn check_handlers(
             let owner = Owner { place: "gate", producer: Producer::Materialize, limit: worker.timeout };
             gate.clone().check(&owner)
         }
-        Some(RawHandler { kind: None, command, timeout: None, template: None, escalation, gate: Some(own) })
-            if command.is_empty() && escalation.is_empty() =>
-        {
+        Some(RawHandler {
+            kind: None,
+            command,
+            timeout: None,
+            template: None,
+            escalation,
+            gate: Some(own),
+        }) if command.is_empty() && escalation.is_empty() => {
             let place = format!("handlers.{MATERIALIZE}.gate");
             let owner = Owner { place: &place, producer: Producer::Materialize, limit: worker.timeout };
             own.over(gate).check(&owner)

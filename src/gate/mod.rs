@@ -17,7 +17,7 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 
-pub use finding::{Finding, Verdict, printable};
+pub use finding::{Finding, Verdict, describe, printable};
 pub use glob::Glob;
 pub use language::{Language, language_of_file, may_be_written, source_file_name};
 pub use markers::{MARKERS, MarkerSearch};

@@ -22,8 +22,8 @@ pub use error::LedgerError;
 pub use open::SCHEMA_VERSION;
 pub use read::{JobFilter, Reader};
 pub use rows::{
-    AttemptRow, Candidate, Claim, AttemptError, Claimed, Counts, FinishedAttempt, HolderId, IngestKind, Ingested, JobRow,
-    LiveAttempt, Next, Rescued, Scope, Wanted,
+    AttemptError, AttemptRow, Candidate, Claim, Claimed, Counts, FinishedAttempt, HolderId, IngestKind,
+    Ingested, JobRow, LiveAttempt, Next, Rescued, Scope, Wanted,
 };
 pub use watch::{Backlog, RunningJob};
 

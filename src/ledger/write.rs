@@ -6,7 +6,8 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{
-    AttemptError, Claim, Claimed, FinishedAttempt, HolderId, IngestKind, Ingested, LiveAttempt, Next, Rescued, Wanted,
+    AttemptError, Claim, Claimed, FinishedAttempt, HolderId, IngestKind, Ingested, LiveAttempt, Next,
+    Rescued, Wanted,
 };
 use super::{LedgerError, read};
 use crate::clock::Millis;
