@@ -24,6 +24,14 @@ const MAX_PROMPT_BYTES: usize = 8 << 20;
 /// Largest template that is read, in bytes.
 const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
 
+impl TemplateError {
+    /// What is wrong, without the template's name.
+    #[must_use]
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+}
+
 /// What a template can speak of.
 #[derive(Debug, Serialize)]
 pub(super) struct Context<'a> {
