@@ -41,6 +41,8 @@ const PASSED_ENV: &[&str] = &[
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The file a handler may leave its result in, inside the attempt's folder.
 pub const RESULT_NAME: &str = "result.json";
+/// An entry that may be read on a thread of the runtime: it takes microseconds.
+const SMALL_ENTRY_BYTES: usize = 16 << 10;
 /// The error of the attempt before, inside the job's folder.
 const LAST_ERROR_NAME: &str = "last_error.txt";
 
@@ -127,9 +129,14 @@ impl Workshop {
         token::token(&self.token_prefix, claimed.seq, claimed.number)
     }
 
-    /// Whether no gate of ours ever looks at what this handler makes, as far as its name tells.
+    /// Whether it is plain, without reading a large entry, that no gate of ours looks at what this job makes.
     #[must_use]
-    pub fn is_never_judged(&self, claimed: &Claimed) -> bool {
+    pub fn is_plainly_unjudged(&self, claimed: &Claimed) -> bool {
+        let is_small = claimed.entry.len() <= SMALL_ENTRY_BYTES;
+        self.has_no_gate(claimed) || is_small && own_command(&claimed.entry).is_some()
+    }
+
+    fn has_no_gate(&self, claimed: &Claimed) -> bool {
         self.config.handlers.get(self.handler_name(claimed)).is_some_and(|handler| handler.gate.is_none())
     }
 
@@ -138,7 +145,7 @@ impl Workshop {
     pub fn terms(&self, claimed: &Claimed) -> Terms {
         let name = self.handler_name(claimed);
         let has_own_command = own_command(&claimed.entry).is_some();
-        let is_judged = !has_own_command && !self.is_never_judged(claimed);
+        let is_judged = !has_own_command && !self.has_no_gate(claimed);
         Terms { policy: self.config.retry, makes_new: has_own_command || name != MATERIALIZE, is_judged }
     }
 

@@ -323,7 +323,7 @@ pub async fn conclude(
     let policy = shop.config().retry;
     let succeeded = matches!(&ending, Ending::Recorded(record) if record.exit_code == Some(0));
     let folder = shop.attempt_dir(claimed);
-    if succeeded && shop.is_never_judged(claimed) {
+    if succeeded && shop.is_plainly_unjudged(claimed) {
         let terms = Terms { policy, makes_new: true, is_judged: false };
         return Ok(verdict::judge(claimed, ending, stop, terms, &folder));
     }

@@ -113,7 +113,8 @@ impl Tool<'_> {
         #[expect(clippy::disallowed_methods, reason = "this is the runner: processes are created here")]
         let mut command = Command::new(self.program);
         command.arg0(name).args(arguments).current_dir(self.cwd).stdin(stdin).env_remove(ORDER_VARIABLE);
-        command.envs(self.set.iter().copied());
+        // As the holder starts commands: a group of its own, which a program may signal without hitting us.
+        command.envs(self.set.iter().copied()).process_group(0);
         let mut output = None;
         if self.heard != Heard::Nothing {
             let (reading, writing) = io::pipe()?;
