@@ -212,3 +212,24 @@ fn an_ungated_command_and_one_of_the_entry_itself_are_started_as_they_are() {
     assert_eq!(bed.ok(&["log", "own"]), "job_holder\n");
     assert_eq!(bed.state("own").as_deref(), Some("completed"));
 }
+
+#[test]
+fn a_signal_to_our_own_process_reaches_the_command_or_ends_the_attempt_with_its_tree() {
+    let script = "trap 'exit 9' TERM\n(setsid sleep 1000 &)\necho up > up.$STALLPROOF_ATTEMPT\nwhile :; do sleep 0.02; done\n";
+    let bed = command_bed(script, "required_files = [\"up.1\"]\n");
+    bed.put("ideas_log.json", json!([{"id": "a", "title": "A", "max_retries": 1}]).to_string());
+    let worker = bed.start(&[]);
+    for (number, signal) in [(1, Signal::SIGTERM), (2, Signal::SIGKILL)] {
+        let up = bed.join(format!("implementation_outputs/a-a/up.{number}"));
+        wait_for("the command", || up.exists().then_some(()));
+        let pid = wait_for("its process in the ledger", || {
+            bed.job("a")["attempts"].as_array()?.get(number - 1)?["pid"].as_i64()
+        });
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
+    }
+    wait_for("the end of the job", || (bed.state("a").as_deref() == Some("failed")).then_some(()));
+    assert_eq!(bed.attempts("a", "exit_code"), ["9", "-"]);
+    assert_eq!(bed.attempts("a", "signal"), ["-", "9"]);
+    assert_eq!(bed.processes(), Vec::<i32>::new());
+    drop(worker);
+}
