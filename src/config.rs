@@ -4,6 +4,8 @@
 //! Parsing yields plain data (`raw`), checked once into [`Config`], which cannot hold a bad mix. Never reads
 //! anything but that one file.
 
+mod gates;
+mod generate;
 mod live;
 mod raw;
 mod raw_retry;
@@ -21,6 +23,8 @@ use serde_json::Value;
 use crate::job::{ErrorType, source};
 use crate::workdir::Workdir;
 
+pub use gates::GateConfig;
+pub use generate::{Generate, Step};
 pub use live::{Live, Settings};
 pub use raw::parse_duration;
 pub use rules::{Overrides, Pattern, Rule};
@@ -41,8 +45,10 @@ pub struct Config {
     pub poll_interval: Duration,
     /// Sources by name.
     pub sources: BTreeMap<String, Source>,
-    /// Command handlers by name.
+    /// Handlers of the user's by name: every one but the built-in `materialize`.
     pub handlers: BTreeMap<String, Handler>,
+    /// What is asked of what `materialize` writes.
+    pub materialize_gate: GateConfig,
     /// When failed attempts are tried again.
     pub retry: RetryPolicy,
     /// What becomes of jobs that the gate refused.
@@ -103,13 +109,26 @@ pub enum SourceKind {
     Directory,
 }
 
-/// A `command` handler.
+/// A handler of the user's: `command`, or `generate`.
 #[derive(Clone, Debug)]
 pub struct Handler {
     /// Program and arguments.
     pub command: Vec<String>,
     /// Time limit of an attempt.
     pub timeout: Option<Duration>,
+    /// What is asked of what it produced; `None`: nothing.
+    pub gate: Option<GateConfig>,
+    /// Set for `generate`: its command answers a prompt. `None`: its command does the work itself.
+    pub generate: Option<Generate>,
+}
+
+impl Handler {
+    /// Every program that some attempt of it may start.
+    pub fn programs(&self) -> impl Iterator<Item = &str> {
+        let steps = self.generate.iter().flat_map(|generate| &generate.escalation);
+        let later = steps.filter_map(|step| step.command.as_ref());
+        [&self.command].into_iter().chain(later).filter_map(|command| command.first().map(String::as_str))
+    }
 }
 
 /// `[retry]`: exponential back-off with jitter, and what is done about a handler that fails as a whole.

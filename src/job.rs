@@ -124,6 +124,20 @@ words! {
     }
 }
 
+words! {
+    /// What the gate says about what an attempt produced; kept apart from how the attempt itself ended.
+    GateVerdict {
+        /// Every check passed.
+        Pass = "pass",
+        /// A check refused it.
+        Fail = "fail",
+        /// A check could not finish: it ran out of time or crashed. Never a pass.
+        Inconclusive = "inconclusive",
+        /// The gate's own program is missing. Never a pass.
+        Blocked = "blocked",
+    }
+}
+
 impl Outcome {
     /// Whether the attempt counts against the job's limit.
     #[must_use]

@@ -2,6 +2,7 @@
 //!
 //! Read-only: nothing is recorded, moved or mended. Every problem names its place and says what to do about it.
 
+mod handlers;
 mod queue;
 
 use std::io::Write as _;
@@ -73,7 +74,10 @@ pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Resu
 /// The configuration, or the defaults and what is wrong with it.
 fn check_config(workdir: &Workdir) -> anyhow::Result<(Config, Vec<Problem>)> {
     match Config::load(workdir) {
-        Ok(config) => Ok((config, Vec::new())),
+        Ok(config) => {
+            let problems = handlers::problems(&config, workdir.root());
+            Ok((config, problems))
+        }
         Err(err) => Ok((Config::parse("", &workdir.config(), workdir)?, vec![config_problem(err)])),
     }
 }

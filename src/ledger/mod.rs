@@ -29,8 +29,8 @@ pub use holds::{Failure, Incident, OpenIncident, Prospects};
 pub use open::SCHEMA_VERSION;
 pub use read::{JobFilter, Reader};
 pub use rows::{
-    AttemptRow, Candidate, Claim, Claimed, Class, Counts, FinishedAttempt, Hold, HolderId, IngestKind,
-    Ingested, JobRow, LiveAttempt, Next, Rescued, Rework, Scope, Wanted,
+    AttemptError, AttemptRow, Candidate, Claim, Claimed, Class, Counts, FinishedAttempt, Hold, HolderId,
+    IngestKind, Ingested, JobRow, LiveAttempt, Next, Rescued, Rework, Scope, Wanted,
 };
 pub use watch::{Backlog, RunningJob};
 

@@ -121,7 +121,7 @@ impl Reader {
     pub fn attempts(&self, seq: Seq) -> Result<Vec<AttemptRow>> {
         let mut query = self.conn.prepare_cached(
             "SELECT number, pid, slot, holder_pid, claimed_at, started_at, finished_at, exit_code, signal, outcome,
-                 error_type, error FROM attempt WHERE job = ?1 ORDER BY number",
+                 error_type, error, gate FROM attempt WHERE job = ?1 ORDER BY number",
         )?;
         let rows = query.query_map([seq], |row| {
             Ok(AttemptRow {
@@ -137,6 +137,7 @@ impl Reader {
                 outcome: optional_word(row, 9)?,
                 error_type: optional_word(row, 10)?,
                 error: row.get(11)?,
+                gate: optional_word(row, 12)?,
             })
         })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -180,7 +181,8 @@ impl Reader {
 
 const JOB_COLUMNS: &str =
     "seq, job.id, source, title, state, attempts, max_attempts, priority, lane, handler, run_id, language,
-     created_at, started_at, finished_at, due_at, wait, recurs, reworks, cancel_requested, output_dir, error_type, error";
+     created_at, started_at, finished_at, due_at, wait, recurs, reworks, cancel_requested, output_dir, error_type, error,
+     (SELECT gate FROM attempt WHERE attempt.job = job.seq AND number = last_attempt)";
 const JOB_TABLES: &str = "job JOIN class ON class.id = job.class";
 
 fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
@@ -208,6 +210,7 @@ fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
         output_dir: row.get(20)?,
         error_type: optional_word(row, 21)?,
         error: row.get(22)?,
+        gate: optional_word(row, 23)?,
     })
 }
 

@@ -327,14 +327,13 @@ impl Slot {
     }
 }
 
-/// Judges an ended attempt. Reads its folder on a blocking thread unless it succeeded.
+/// Judges an ended attempt. Reads its folder on a blocking thread unless it succeeded and nothing can stand there.
 pub async fn conclude(
     shop: &Arc<Workshop>,
     claimed: &Claimed,
     ending: Ending,
     stop: Option<StopReason>,
 ) -> anyhow::Result<FinishedAttempt> {
-    let config = shop.config();
     if let Ending::NotStarted { .. } | Ending::Recorded(ExitRecord { reason: Reason::SpawnFailed, .. }) =
         &ending
         && let Some(why) = shop.what_is_missing(&claimed.handler)
@@ -344,11 +343,12 @@ pub async fn conclude(
     }
     let succeeded = matches!(&ending, Ending::Recorded(record) if record.exit_code == Some(0));
     let folder = shop.attempt_dir(claimed);
-    if succeeded {
-        return Ok(verdict::judge(claimed, ending, stop, &config, &folder));
+    let terms = shop.terms(claimed);
+    if succeeded && !terms.is_judged {
+        return Ok(verdict::judge(claimed, ending, stop, &terms, &folder));
     }
     let claimed = claimed.clone();
-    Ok(tokio::task::spawn_blocking(move || verdict::judge(&claimed, ending, stop, &config, &folder)).await?)
+    Ok(tokio::task::spawn_blocking(move || verdict::judge(&claimed, ending, stop, &terms, &folder)).await?)
 }
 
 fn log_end(slot: u32, claimed: &Claimed, end: &FinishedAttempt) {

@@ -202,6 +202,7 @@ mod tests {
             recurs: None,
             reworks: 0,
             error_type: None,
+            gate: None,
         }
     }
 

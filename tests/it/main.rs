@@ -5,6 +5,8 @@
 mod bad_input;
 mod chaos;
 mod cli;
+mod gates;
+mod generate;
 mod holder;
 mod monitor;
 mod pacing;

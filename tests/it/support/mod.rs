@@ -3,3 +3,4 @@
 pub mod bed;
 pub mod holder_client;
 pub mod monitor;
+pub mod pipeline;
