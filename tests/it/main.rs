@@ -8,6 +8,7 @@ mod cli;
 mod holder;
 mod monitor;
 mod queue_files;
+mod selftest;
 mod worker;
 
 mod support;
