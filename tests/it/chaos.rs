@@ -12,6 +12,11 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use stallproof::job::State;
+use stallproof::ledger::{JobFilter, Reader};
+use stallproof::selftest::balance::histories;
+use stallproof::selftest::history::{self, History, Limits};
+use stallproof::selftest::side_log::{self, SideLine, What, WriterLine};
 
 use crate::support::bed::{Bed, wait_for};
 
@@ -25,57 +30,30 @@ impl Random {
     }
 }
 
-/// Every job writes one start and one end line; this proves from them that no job had two live attempts.
-struct Side(BTreeMap<String, Vec<(String, String)>>);
-
-impl Side {
-    fn read(path: &Path) -> Self {
-        let mut jobs: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
-        for line in fs::read_to_string(path).unwrap_or_default().lines() {
-            let mut words = line.split(' ').map(str::to_owned);
-            let (what, id, attempt) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
-            jobs.entry(id).or_default().push((what, attempt));
-        }
-        Self(jobs)
-    }
-
-    fn ends(&self, id: &str) -> usize {
-        self.0.get(id).map_or(0, |lines| lines.iter().filter(|(what, _)| what == "end").count())
-    }
-
-    fn starts(&self, id: &str) -> usize {
-        self.0.get(id).map_or(0, |lines| lines.iter().filter(|(what, _)| what == "start").count())
-    }
-
-    /// Between a start and the next start of the same job there is its end, or the attempt was recorded as over.
-    fn assert_never_twice(&self, bed: &Bed) {
-        for (id, lines) in &self.0 {
-            let mut live: Option<&str> = None;
-            for (what, attempt) in lines {
-                match (what.as_str(), live) {
-                    ("start", None) => live = Some(attempt),
-                    ("start", Some(before)) => {
-                        let recorded = bed.job(id)["attempts"].clone();
-                        let over = recorded.as_array().unwrap().iter().any(|row| {
-                            row["attempt"].as_u64() == before.parse().ok()
-                                && ["lost", "interrupted"].contains(&row["outcome"].as_str().unwrap_or(""))
-                        });
-                        assert!(over, "{id}: attempt {attempt} began while {before} was live: {recorded}");
-                        live = Some(attempt);
-                    }
-                    ("end", Some(current)) => {
-                        assert_eq!(current, attempt, "{id}: the end of an attempt that was over");
-                        live = None;
-                    }
-                    _ => panic!("{id}: `{what} {attempt}` out of turn in {lines:?}"),
-                }
-            }
-        }
-    }
+/// Judges what the jobs of a bed did: every one of `ids` was written, nothing else was.
+fn assert_history_is_clean(bed: &Bed, ids: &[String]) -> Vec<SideLine> {
+    let side: Vec<SideLine> = side_log::read(&bed.join("side.log")).unwrap();
+    let line = |id: &String| WriterLine {
+        done: true,
+        id: id.clone(),
+        ends: State::Completed,
+        lane: None,
+        key: None,
+    };
+    let written: Vec<WriterLine> = ids.iter().map(line).collect();
+    let reader = Reader::open(&bed.join(".stallproof/ledger.db")).unwrap();
+    let rows = reader.jobs(&JobFilter::default()).unwrap();
+    let jobs = histories(&reader, &rows).unwrap();
+    let history = History { side: &side, written: &written, jobs: &jobs, limits: &Limits::default() };
+    let violations: Vec<String> = history::check(&history).iter().map(ToString::to_string).collect();
+    assert!(violations.is_empty(), "{violations:#?}");
+    side
 }
 
-fn config(bed: &Bed, script: &str) -> String {
-    let dir = bed.path().display();
+/// Jobs that say what they do in the side log, and take `ms` milliseconds.
+fn config(bed: &Bed, ms: u32) -> String {
+    let side = bed.join("side.log");
+    let program = env!("CARGO_BIN_EXE_stallproof");
     format!(
         r#"
         [worker]
@@ -87,10 +65,7 @@ fn config(bed: &Bed, script: &str) -> String {
         max = "20ms"
         [handlers.side]
         kind = "command"
-        command = ["sh", "-c", '''
-            echo "start $STALLPROOF_JOB_ID $STALLPROOF_ATTEMPT" >> {dir}/side.log
-            {script}
-            echo "end $STALLPROOF_JOB_ID $STALLPROOF_ATTEMPT" >> {dir}/side.log''']
+        command = [{program:?}, "selftest-part", "job", "--kind", "work", "--ms", "{ms}", "--side", {side:?}]
         "#
     )
 }
@@ -111,18 +86,10 @@ fn array_of(ids: &[String]) -> String {
     serde_json::to_string_pretty(&entries).unwrap()
 }
 
-fn assert_all_completed(bed: &Bed, ids: &[String]) {
-    let jobs: BTreeMap<String, Value> =
-        bed.jobs().into_iter().map(|job| (job["id"].as_str().unwrap().to_owned(), job)).collect();
-    let wrong: Vec<_> =
-        ids.iter().filter(|id| jobs.get(*id).is_none_or(|job| job["state"] != "completed")).collect();
-    assert!(wrong.is_empty(), "not completed: {wrong:?}");
-}
-
 #[test]
 fn a_hundred_sigkills_of_the_worker_cost_no_attempt() {
     let bed = Bed::new();
-    bed.put("stallproof.toml", config(&bed, "sleep 0.1"));
+    bed.put("stallproof.toml", config(&bed, 100));
     let all = ids("k", 600);
     bed.put("ideas_log.json", array_of(&all));
     let mut random = Random(seed());
@@ -132,12 +99,9 @@ fn a_hundred_sigkills_of_the_worker_cost_no_attempt() {
         worker.sigkill();
     }
     bed.work_until_idle(&[]);
-    assert_all_completed(&bed, &all);
-    let side = Side::read(&bed.join("side.log"));
-    side.assert_never_twice(&bed);
-    for id in &all {
-        assert_eq!((side.starts(id), side.ends(id)), (1, 1), "{id}: {}", bed.job(id)["attempts"]);
-    }
+    let side = assert_history_is_clean(&bed, &all);
+    let starts = side.iter().filter(|line| line.what == What::Start).count();
+    assert_eq!(starts, all.len(), "an attempt was made again although only workers were killed");
     assert_eq!(serde_json::from_str::<Value>(&bed.read("ideas_log.json")).unwrap(), json!([]));
     bed.assert_ledger_is_sound();
 }
@@ -145,7 +109,7 @@ fn a_hundred_sigkills_of_the_worker_cost_no_attempt() {
 #[test]
 fn with_the_holders_killed_as_well_only_lost_attempts_are_run_again() {
     let bed = Bed::new();
-    bed.put("stallproof.toml", config(&bed, "sleep 0.1"));
+    bed.put("stallproof.toml", config(&bed, 100));
     let all = ids("h", 200);
     bed.put("ideas_log.json", array_of(&all));
     let mut random = Random(seed());
@@ -167,9 +131,7 @@ fn with_the_holders_killed_as_well_only_lost_attempts_are_run_again() {
         }
     }
     bed.work_until_idle(&[]);
-    assert_all_completed(&bed, &all);
-    let side = Side::read(&bed.join("side.log"));
-    side.assert_never_twice(&bed);
+    assert_history_is_clean(&bed, &all);
     for id in &all {
         let job = bed.job(id);
         let outcomes: Vec<&str> =
