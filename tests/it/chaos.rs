@@ -12,13 +12,10 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use stallproof::job::State;
-use stallproof::ledger::{JobFilter, Reader};
-use stallproof::selftest::balance::histories;
-use stallproof::selftest::history::{self, History, Limits};
-use stallproof::selftest::side_log::{self, SideLine, What, WriterLine};
+use stallproof::selftest::side_log::What;
 
 use crate::support::bed::{Bed, wait_for};
+use crate::support::history::{assert_history_is_clean, config};
 
 /// A small generator, so that a failing run can be repeated by its seed.
 struct Random(u64);
@@ -28,46 +25,6 @@ impl Random {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
     }
-}
-
-/// Judges what the jobs of a bed did: every one of `ids` was written, nothing else was.
-fn assert_history_is_clean(bed: &Bed, ids: &[String]) -> Vec<SideLine> {
-    let side: Vec<SideLine> = side_log::read(&bed.join("side.log")).unwrap();
-    let line = |id: &String| WriterLine {
-        done: true,
-        id: id.clone(),
-        ends: State::Completed,
-        lane: None,
-        key: None,
-    };
-    let written: Vec<WriterLine> = ids.iter().map(line).collect();
-    let reader = Reader::open(&bed.join(".stallproof/ledger.db")).unwrap();
-    let rows = reader.jobs(&JobFilter::default()).unwrap();
-    let jobs = histories(&reader, &rows).unwrap();
-    let history = History { side: &side, written: &written, jobs: &jobs, limits: &Limits::default() };
-    let violations: Vec<String> = history::check(&history).iter().map(ToString::to_string).collect();
-    assert!(violations.is_empty(), "{violations:#?}");
-    side
-}
-
-/// Jobs that say what they do in the side log, and take `ms` milliseconds.
-fn config(bed: &Bed, ms: u32) -> String {
-    let side = bed.join("side.log");
-    let program = env!("CARGO_BIN_EXE_stallproof");
-    format!(
-        r#"
-        [worker]
-        slots = 4
-        handler = "side"
-        [retry]
-        max_retries = 50
-        initial = "10ms"
-        max = "20ms"
-        [handlers.side]
-        kind = "command"
-        command = [{program:?}, "selftest-part", "job", "--kind", "work", "--ms", "{ms}", "--side", {side:?}]
-        "#
-    )
 }
 
 fn seed() -> u64 {

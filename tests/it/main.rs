@@ -5,6 +5,7 @@
 mod bad_input;
 mod chaos;
 mod cli;
+mod faults;
 mod holder;
 mod monitor;
 mod queue_files;
