@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::json;
 
-use crate::support::bed::Bed;
+use crate::support::bed::{Bed, wait_for};
 use crate::support::history::{assert_history_is_clean, config};
 
 /// No run has so many calls of one kind in one thread.
@@ -163,4 +163,57 @@ fn a_status_file_that_cannot_be_replaced_is_overwritten_and_work_goes_on() {
     let after = bed.status();
     assert_eq!(after["state"], "stopped", "the last word did not get into the file: {after:#}");
     assert!(after["epoch"].as_u64() == Some(epoch + 1) && after["seq"].as_u64() > Some(0), "{after:#}");
+}
+
+#[test]
+fn once_seen_an_entry_runs_although_its_file_is_emptied_or_gone() {
+    for is_gone in [false, true] {
+        let bed = Bed::new();
+        bed.put("stallproof.toml", config(&bed, 300).replace("slots = 4", "slots = 1"));
+        let ids = ["a", "b", "c"].map(str::to_owned);
+        let entries: Vec<_> = ids.iter().map(|id| json!({"id": id, "title": id})).collect();
+        bed.put("ideas_log.json", json!(entries).to_string());
+        let worker = bed.start(&[]);
+        wait_for("jobs of all three", || (bed.jobs().len() == 3).then_some(()));
+        if is_gone {
+            std::fs::remove_file(bed.join("ideas_log.json")).unwrap();
+        } else {
+            bed.put("ideas_log.json", "[]");
+        }
+        wait_for("the end of all three", || {
+            bed.jobs().iter().all(|job| job["state"] == "completed").then_some(())
+        });
+        drop(worker);
+        assert_history_is_clean(&bed, &ids);
+        assert_eq!(bed.join("ideas_log.json").exists(), !is_gone, "somebody else's file came or went");
+    }
+}
+
+/// Every test that `ops/FAULTS.md` names exists.
+#[test]
+fn the_table_of_faults_names_tests_that_exist() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = String::new();
+    let mut open = vec![root.join("src"), root.join("tests")];
+    while let Some(folder) = open.pop() {
+        for item in std::fs::read_dir(folder).unwrap() {
+            let path = item.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                sources += &std::fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let table = std::fs::read_to_string(root.join("ops/FAULTS.md")).unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| #"));
+    let mut named = 0;
+    for row in rows {
+        let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        for name in tests.split('`').skip(1).step_by(2) {
+            assert!(sources.contains(&format!("fn {name}(")), "`{name}` is no test:\n{row}");
+            named += 1;
+        }
+    }
+    assert!(named > 80, "the table was not read: {named} names");
 }
