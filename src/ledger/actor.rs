@@ -403,9 +403,8 @@ impl Actor {
                 }
             }
             Err(err) => {
-                let mut first = Some(err);
                 for command in commands {
-                    (command.answer)(Err(first.take().unwrap_or(LedgerError::Closed)));
+                    (command.answer)(Err(err.again()));
                 }
             }
         }

@@ -279,11 +279,14 @@ pub(super) fn watched(conn: &Connection, source: &str, now: Millis) -> Result<Ve
 }
 
 /// Takes over the directory: a new epoch, which fences off every worker before.
+///
+/// In a transaction of its own: a statement that returns rows commits after its last row was read, and an error of that
+/// commit would be lost with the statement.
 pub(super) fn next_epoch(conn: &Connection) -> Result<i64> {
-    let epoch =
-        conn.query_row("UPDATE meta SET value = value + 1 WHERE key = 'epoch' RETURNING value", [], |row| {
-            row.get(0)
-        })?;
+    let tx = conn.unchecked_transaction()?;
+    let sql = "UPDATE meta SET value = value + 1 WHERE key = 'epoch' RETURNING value";
+    let epoch = tx.query_row(sql, [], |row| row.get(0))?;
+    tx.commit()?;
     Ok(epoch)
 }
 

@@ -1,6 +1,6 @@
 //! Draws the balance of a run: entries written, jobs, ends; and everything that does not add up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -23,6 +23,8 @@ pub struct Balance {
     pub written: usize,
     /// Jobs in the ledger.
     pub jobs: usize,
+    /// Of these, jobs whose writer was killed before it could say that it had written their entry.
+    pub unsaid: usize,
     /// Jobs that are over.
     pub ended: usize,
     /// Of these, jobs that completed.
@@ -78,6 +80,9 @@ pub fn draw(place: &Place, tally: &Tally, wall_minus_mono_ms: i64) -> Result<Bal
     offenders.extend(tally.trouble.iter().cloned());
     offenders.extend(reader.quick_check()?.map(|what| format!("the ledger is damaged: {what}")));
     offenders.extend(rejected_files(place)?);
+    let said: BTreeSet<&str> = written.iter().filter(|line| line.done).map(|line| line.id.as_str()).collect();
+    let intended: BTreeSet<&str> = written.iter().map(|line| line.id.as_str()).collect();
+    let is_unsaid = |job: &&JobHistory| !said.contains(job.id.as_str()) && intended.contains(job.id.as_str());
     let count = |is: fn(&Violation) -> bool| violations.iter().filter(|violation| is(violation)).count();
     let lost = count(|violation| matches!(violation, Violation::Lost { .. }));
     let phantom = count(|violation| matches!(violation, Violation::Phantom { .. }));
@@ -88,8 +93,9 @@ pub fn draw(place: &Place, tally: &Tally, wall_minus_mono_ms: i64) -> Result<Bal
     let status = StatusFile::read(&workdir.status_file()).ok().flatten();
     let memory = Memory::read(&workdir).unwrap_or_default();
     Ok(Balance {
-        written: written.iter().filter(|line| line.done).count(),
+        written: said.len(),
         jobs: jobs.len(),
+        unsaid: jobs.iter().filter(is_unsaid).count(),
         ended: jobs.iter().filter(|job| job.state.is_terminal()).count(),
         completed: jobs.iter().filter(|job| job.state == State::Completed).count(),
         attempts: jobs.iter().map(|job| job.attempts.len()).sum(),

@@ -156,7 +156,13 @@ impl<'a> Driver<'a> {
             let counts = self.look()?;
             let files = queued(self.rig.place());
             let empty = files.as_ref().is_some_and(|files| files.values().all(|n| *n == 0));
-            let over = self.rig.writers_are_done() && counts.open() == 0 && empty && !self.drop_is_full()?;
+            // Both may have been killed last and be on their way back.
+            let all_there = self.rig.worker().is_some() && self.rig.monitor().is_some();
+            let over = all_there
+                && self.rig.writers_are_done()
+                && counts.open() == 0
+                && empty
+                && !self.drop_is_full()?;
             quiet = if over { quiet + 1 } else { 0 };
             if quiet >= 5 {
                 return Ok(());

@@ -49,9 +49,18 @@ impl Driver<'_> {
 
     fn kill_worker(&mut self, back_in: Duration) -> Result<bool, RunError> {
         let Some(worker) = self.rig.worker() else { return Ok(false) };
-        worker.signal(Signal::SIGKILL)?;
+        self.kill(&worker)?;
         self.rig.want_worker_in(back_in);
         Ok(true)
+    }
+
+    /// Kills a process and waits until it is gone, so that nobody takes it for its successor.
+    fn kill(&mut self, id: &ProcessId) -> Result<(), RunError> {
+        id.signal(Signal::SIGKILL)?;
+        while id.is_alive()? {
+            self.pause(Duration::from_millis(1))?;
+        }
+        Ok(())
     }
 
     fn kill_worker_unaided(&mut self) -> Result<bool, RunError> {
@@ -91,7 +100,7 @@ impl Driver<'_> {
 
     fn kill_monitor(&mut self) -> Result<bool, RunError> {
         let Some(monitor) = self.rig.monitor() else { return Ok(false) };
-        monitor.signal(Signal::SIGKILL)?;
+        self.kill(&monitor)?;
         self.rig.want_monitor_in(Duration::from_millis(200));
         Ok(true)
     }
@@ -197,10 +206,7 @@ impl Driver<'_> {
     fn clock_step(&mut self) -> Result<bool, RunError> {
         for prefix in [clock::a_day_ahead(), Vec::new()] {
             let Some(worker) = self.rig.worker() else { return Ok(false) };
-            worker.signal(Signal::SIGKILL)?;
-            while worker.is_alive()? {
-                self.pause(Duration::from_millis(1))?;
-            }
+            self.kill(&worker)?;
             self.rig.start_worker_by(&prefix)?;
             self.pause(Duration::from_millis(1000))?;
         }

@@ -3,7 +3,7 @@
 //! Data flows one way: [`plan`] says what is thrown at the programs and when (pure, from a seed), [`driver`] and
 //! `inject` do it to the processes of a [`rig`], which leave two logs ([`side_log`]); [`balance`] puts these beside the
 //! ledger and lets [`history`] (pure) judge. [`job`] and [`writer`] are what the programs of a run do, each in a process
-//! of its own. [`file_system`] tells what the place guarantees. Nothing here is used by worker or monitor.
+//! of its own. [`mod@file_system`] tells what the place guarantees. Nothing here is used by worker or monitor.
 
 pub mod balance;
 mod clock;

@@ -52,6 +52,8 @@ pub struct Rig {
     monitor_due: Option<Instant>,
     /// Ends of programs that nobody had asked for.
     surprises: Vec<String>,
+    /// Nothing is started any more.
+    ending: bool,
 }
 
 #[derive(Debug)]
@@ -85,6 +87,7 @@ impl Rig {
             worker_due: None,
             monitor_due: None,
             surprises: Vec::new(),
+            ending: false,
         })
     }
 
@@ -305,7 +308,7 @@ impl Rig {
         }
         let Some(index) = self.writers.iter().position(|writer| writer.pid == pid) else { return Ok(()) };
         let Writer { name, manner, generation, .. } = self.writers[index];
-        if killed && !self.place.stop().exists() {
+        if killed && !self.ending && !self.place.stop().exists() {
             let pid = self.start_writer(name, manner, generation + 1)?;
             self.writers[index] = Writer { name, manner, generation: generation + 1, pid, ended: false };
             return Ok(());
@@ -379,6 +382,7 @@ fn describe(id: &ProcessId) -> String {
 
 impl Drop for Rig {
     fn drop(&mut self) {
+        self.ending = true;
         let me = std::process::id().cast_signed();
         // What does not die is named by whoever asked for the balance; here is nobody left to tell.
         let _ = end_all(|| descendants(me), Instant::now() + KILL_LIMIT);

@@ -5,6 +5,7 @@
 mod bad_input;
 mod chaos;
 mod cli;
+mod faults;
 mod gates;
 mod generate;
 mod holder;
@@ -12,6 +13,7 @@ mod monitor;
 mod pacing;
 mod queue_files;
 mod rework;
+mod selftest;
 mod worker;
 
 mod support;

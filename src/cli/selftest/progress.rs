@@ -22,8 +22,8 @@ impl Progress {
     pub(super) fn new() -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(0);
-            let style =
-                ProgressStyle::with_template("{elapsed:>4} [{bar:32}] {msg}").expect("the template is valid");
+            let style = ProgressStyle::with_template("{elapsed:>4} [{bar:32}] {wide_msg}")
+                .expect("the template is valid");
             bar.set_style(style.progress_chars("=> "));
             bar
         });

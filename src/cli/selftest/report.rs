@@ -99,7 +99,10 @@ fn figures(balance: &Balance, out: &mut Out) -> anyhow::Result<()> {
         writeln!(out, "{text}  {what}")
     };
     line(balance.written, "entries written", None)?;
-    line(balance.jobs, "jobs in the ledger", None)?;
+    if balance.unsaid > 0 {
+        line(balance.unsaid, "more, by writers that were killed before they could say so", None)?;
+    }
+    line(balance.jobs, "jobs in the ledger", Some(balance.written + balance.unsaid))?;
     line(balance.ended, "jobs over", Some(balance.jobs))?;
     line(balance.completed, "of them completed, the others failed as they had to", None)?;
     line(balance.attempts, "attempts", None)?;

@@ -460,6 +460,7 @@ fn help_names_every_command() {
       cleanup      List stale workers, orphaned processes and abandoned locks, and end them with --force
       init         Create the files and folders that are missing in the working directory
       demo         Run a handful of sample ideas in a scratch folder
+      selftest     Run the real programs under fire in a scratch folder and draw the balance
       completions  Print the completion script of a shell
       man          Print the manual page, of a command or of the whole program
 
