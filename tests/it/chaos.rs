@@ -43,6 +43,11 @@ impl Side {
         self.0.get(id).map_or(0, |lines| lines.iter().filter(|(what, _)| what == "end").count())
     }
 
+    /// Attempts that have begun.
+    fn begun(&self) -> usize {
+        self.0.keys().map(|id| self.starts(id)).sum()
+    }
+
     /// Attempts that have begun and not ended, by the lines they wrote.
     fn live(&self) -> usize {
         self.0.keys().map(|id| self.starts(id) - self.ends(id)).sum()
@@ -128,13 +133,19 @@ fn assert_all_completed(bed: &Bed, ids: &[String]) {
 fn a_hundred_sigkills_of_the_worker_cost_no_attempt() {
     let bed = Bed::new();
     bed.put("stallproof.toml", config(&bed, "sleep 0.1"));
-    let all = ids("k", 600);
+    let all = ids("k", 800);
     bed.put("ideas_log.json", array_of(&all));
     let mut random = Random(seed());
     let mut under_load = 0;
-    for _ in 0..100 {
+    for round in 0..100 {
+        let begun = Side::read(&bed.join("side.log")).begun();
         let worker = bed.spawn(&[]);
-        std::thread::park_timeout(Duration::from_millis(20 + random.below(150)));
+        // Every fourth dies wherever it is, also before it is ready; the others once a job has begun.
+        if round % 4 > 0 {
+            let more = |now: usize| now > begun || now == all.len();
+            wait_for("a job that begins", || more(Side::read(&bed.join("side.log")).begun()).then_some(()));
+        }
+        std::thread::park_timeout(Duration::from_millis(random.below(100)));
         worker.sigkill();
         under_load += usize::from(Side::read(&bed.join("side.log")).live() > 0);
     }
@@ -217,7 +228,7 @@ impl Writer {
                 write(&self.file, &format!("{}-{n}", self.name));
             }
             self.written.store(n + 1, Ordering::Relaxed);
-            std::thread::park_timeout(Duration::from_millis(10 + random.below(90)));
+            std::thread::park_timeout(Duration::from_millis(20 + random.below(160)));
         }
     }
 }
@@ -291,15 +302,14 @@ fn four_hostile_writers_beside_the_pruner_lose_nothing() {
     }
     let end = Instant::now() + Duration::from_secs(30);
     let (mut entries, mut prunes) = (0, 0);
-    wait_for("thirty seconds of writing", || {
+    wait_for("thirty seconds of writing, with the pruner at work", || {
         let _turn = turn.lock().unwrap();
         let before = entries;
         entries = entries_in(&bed.join("ideas_log.json"));
         prunes += u32::from(entries < before);
-        (Instant::now() >= end).then_some(())
+        (Instant::now() >= end && prunes >= 3).then_some(())
     });
     stop.store(true, Ordering::Relaxed);
-    assert!(prunes >= 5, "the pruner and the writers met {prunes} times only");
     let mut all = Vec::new();
     for (name, written, thread) in writers {
         thread.join().unwrap();
