@@ -77,8 +77,28 @@ pub struct StatusFile {
     pub rate_30s: f64,
     /// Unix seconds of the last start, end or output of an attempt.
     pub last_progress: f64,
+    /// What keeps more than one job back.
+    #[serde(default)]
+    pub holds: Vec<HoldStatus>,
     /// Every part of the worker.
     pub progress: BTreeMap<String, PartStatus>,
+}
+
+/// A hold, as the status file shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HoldStatus {
+    /// `all`, `lane`, `source` or `handler`.
+    pub kind: String,
+    /// Its name; empty for everything.
+    pub name: String,
+    /// Why, in one word.
+    pub reason: String,
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// Until when, or when the next try is due, RFC 3339.
+    pub until: Option<String>,
+    /// More for a person.
+    pub note: String,
 }
 
 /// One slot.

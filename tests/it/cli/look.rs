@@ -362,6 +362,7 @@ fn status_file(state: WorkerState) -> StatusFile {
         counts: std::collections::BTreeMap::new(),
         rate_30s: 1.25,
         last_progress: 0.0,
+        holds: Vec::new(),
         progress: [("scheduler".to_owned(), part), ("poller qa".to_owned(), slow)].into(),
     }
 }
