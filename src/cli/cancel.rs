@@ -9,7 +9,7 @@ use clap::Args as ClapArgs;
 
 use super::context::{Context, has_worker};
 use super::failure::Refused;
-use super::outcomes::{JobOutcome, by_event, print};
+use super::outcomes::{Asking, JobOutcome, by_event, print};
 use super::output::Out;
 use crate::job::State;
 use crate::ledger::{Order, Reader};
@@ -42,7 +42,8 @@ pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Resu
         }
         ids.extend(control.open_jobs_of_run(run)?);
     }
-    let mut outcomes = by_event(&ids, Order::Cancel, &workdir, (&reader, &mut control))?;
+    let asking = Asking { order: Order::Cancel, waits: true };
+    let mut outcomes = by_event(&ids, &asking, &workdir, (&reader, &mut control))?;
     let waits = !args.no_wait && has_worker(&workdir);
     wait(&mut outcomes, if waits { LIMIT } else { Duration::ZERO }, &reader)?;
     print(&outcomes, context.json, out)

@@ -26,10 +26,19 @@ pub(super) struct JobOutcome {
     pub(super) result: String,
 }
 
-/// Asks for the same of every job that was named, each by an event of its own, and waits until all have taken effect.
+/// What is asked of every job.
+pub(super) struct Asking {
+    /// The event, given the job's id.
+    pub(super) order: fn(String) -> Order,
+    /// Whether to wait until it has taken effect.
+    pub(super) waits: bool,
+}
+
+/// Asks for the same of every job that was named, each by an event of its own, and waits, if that is wanted, until all
+/// have taken effect.
 pub(super) fn by_event(
     given: &[String],
-    order: fn(String) -> Order,
+    asking: &Asking,
     workdir: &Workdir,
     (reader, control): (&Reader, &mut Control),
 ) -> anyhow::Result<Vec<JobOutcome>> {
@@ -39,13 +48,17 @@ pub(super) fn by_event(
         let failed = |result| JobOutcome { id: given.clone(), ok: false, state: None, result };
         match job_ref::find_surely(reader, given) {
             Ok(row) => {
-                orders.push((outcomes.len(), order(row.id.0.clone())));
-                let result = order::NOT_YET.to_owned();
-                outcomes.push(JobOutcome { id: row.id.0, ok: false, state: Some(row.state), result });
+                orders.push((outcomes.len(), (asking.order)(row.id.0.clone())));
+                let result = if asking.waits { order::NOT_YET } else { order::ASKED }.to_owned();
+                outcomes.push(JobOutcome { id: row.id.0, ok: !asking.waits, state: Some(row.state), result });
             }
             Err(JobRefError::Ledger(err)) => return Err(err.into()),
             Err(err) => outcomes.push(failed(err.to_string())),
         }
+    }
+    if !asking.waits {
+        control.ask(&orders.into_iter().map(|(_, order)| order).collect::<Vec<_>>())?;
+        return Ok(outcomes);
     }
     let (places, orders): (Vec<usize>, Vec<Order>) = orders.into_iter().unzip();
     for (place, (_, effect)) in places.into_iter().zip(order::carry_out(&orders, workdir, (reader, control))?)

@@ -6,7 +6,7 @@ use clap::Args as ClapArgs;
 
 use super::args::DONE;
 use super::context::Context;
-use super::outcomes::{by_event, print};
+use super::outcomes::{Asking, by_event, print};
 use super::output::Out;
 use crate::ledger::Order;
 
@@ -18,6 +18,9 @@ pub(super) struct Args {
     /// Every failed job
     #[arg(long)]
     failed: bool,
+    /// Do not wait until it has taken effect
+    #[arg(long)]
+    no_wait: bool,
 }
 
 pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Result<u8> {
@@ -30,6 +33,7 @@ pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Resu
         writeln!(out, "no job has failed")?;
         return Ok(DONE);
     }
-    let outcomes = by_event(&ids, Order::Retry, &workdir, (&reader, &mut control))?;
+    let asking = Asking { order: Order::Retry, waits: !args.no_wait };
+    let outcomes = by_event(&ids, &asking, &workdir, (&reader, &mut control))?;
     print(&outcomes, context.json, out)
 }

@@ -5,9 +5,11 @@
 mod bad_input;
 mod chaos;
 mod cli;
+mod control;
 mod holder;
 mod monitor;
 mod queue_files;
+mod runs;
 mod worker;
 
 mod support;
