@@ -279,7 +279,6 @@ fn a_configuration_with_a_mistake_is_refused_and_the_old_one_stays() {
     let reason = || bed.status()["progress"]["control"]["degraded"].as_str().map(str::to_owned);
     let reason = wait_for("a word in the status", reason);
     assert!(reason.contains("slotz") && reason.contains("the one before is in force"), "{reason}");
-    add(&bed, &json!([]));
     bed.put("stallproof.toml", config(&bed, 1, ""));
     add(&bed, &jobs("a"));
     wait_completed(&bed, "a");
@@ -296,17 +295,17 @@ fn a_hangup_reloads_and_a_person_s_slots_last_until_the_file_says_otherwise() {
     let bed = bed_with(1, "");
     let worker = bed.start(&[]);
     let reloads = || reader(&bed).events(0).unwrap().into_iter().filter(|e| e.verb == "reload");
-    let last = || reloads().filter_map(|event| event.effect).last();
+    let result = |number| reloads().nth(number).and_then(|event| event.effect);
     bed.ok(&["slots", "2"]);
     bed.put("stallproof.toml", config(&bed, 1, "[lanes.heavy]\nslots = 1\n"));
     worker.signal(Signal::SIGHUP);
-    wait_for("the first reload", || (reloads().count() == 1 && last()?.ok).then_some(()));
+    wait_for("the first reload", || result(0).filter(|effect| effect.ok));
     wait_for("two slots still", || (slots(&bed) == 2).then_some(()));
     let polls = "[poll]\ninterval = \"70ms\"\n[sources.extra]\npath = \"extra.json\"\nkind = \"array\"\n\
                  [sources.ideas]\npath = \"other.json\"\n";
     bed.put("stallproof.toml", config(&bed, 3, polls));
     worker.signal(Signal::SIGHUP);
-    let told = wait_for("the second reload", || if reloads().count() == 2 { last() } else { None });
+    let told = wait_for("the second reload", || result(1));
     assert_eq!(told.needs_handover, ["poll.interval", "sources.ideas.path", "sources.extra (added)"]);
     wait_for("three slots", || (slots(&bed) == 3).then_some(()));
     bed.put("ideas_log.json", jobs("a").to_string());
@@ -421,14 +420,17 @@ fn two_hundred_and_fifty_events_take_effect_once_and_in_order_across_a_kill() {
     let mut worker: Option<Worker> = Some(bed.start(&[]));
     let mut control = control(&bed);
     let mut expected = Vec::new();
+    let applied_so_far =
+        || reader(&bed).events(1).unwrap().iter().filter(|event| event.applied_at.is_some()).count();
     for number in 0..50 {
         let (orders, results) = round(number);
         expected.extend(results);
         for order in &orders {
             control.ask(std::slice::from_ref(order)).unwrap();
         }
-        // Twice, in the middle of what has been asked and not yet applied.
+        // Twice, when most of what was asked has been applied and the last of it has not.
         if number == 20 || number == 35 {
+            wait_for("most events", || (applied_so_far() > 5 * (number - 2)).then_some(()));
             worker.take().unwrap().sigkill();
         } else if worker.is_none() && number % 5 == 2 {
             worker = Some(bed.start(&[]));
@@ -448,7 +450,7 @@ fn two_hundred_and_fifty_events_take_effect_once_and_in_order_across_a_kill() {
         }
         assert!(effect.ok && effect.result.ends_with(expected), "{event:?}, not {expected}");
     }
-    assert!(gone < 25, "only what a killed worker had not come to: {gone}");
+    assert!(gone <= 12, "only what a killed worker had not come to: {gone}");
     let mut held: Vec<_> = bed.jobs().iter().map(|job| job["state"].clone()).collect();
     held.dedup();
     assert_eq!(held, ["queued"], "every cancel was followed by a retry");

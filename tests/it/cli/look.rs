@@ -450,6 +450,10 @@ fn help_names_every_command() {
       wait         Wait until jobs are over
       cancel       Cancel jobs that wait or run
       retry        Queue failed or cancelled jobs again
+      pause        Start nothing new of a lane, source or handler, or at all; what runs goes on
+      resume       End a pause
+      slots        Run another number of attempts at once
+      reload       Let the worker read its configuration again
       drain        Stop the worker: no new work, then running attempts get their grace
       handover     Stop the worker and leave running attempts to the next one
       check        Look for mistakes in the configuration and the queue files
