@@ -46,8 +46,11 @@ pub struct StatusFile {
     pub queue_size: u64,
     /// Jobs that wait in lanes with a limit of their own.
     pub slow_queue_size: u64,
-    /// Slots by number.
+    /// Slots by number; also those that are one too many and finish what they have.
     pub workers: BTreeMap<String, SlotStatus>,
+    /// Attempts that may run at once.
+    #[serde(default)]
+    pub slots: Option<usize>,
     /// Version of this file's layout.
     pub schema: u32,
     /// Version of the program.
@@ -122,6 +125,12 @@ pub struct SlotStatus {
 }
 
 impl StatusFile {
+    /// How many attempts may run at once. Slots beyond that take nothing new.
+    #[must_use]
+    pub fn slots_in_force(&self) -> usize {
+        self.slots.map_or(self.workers.len(), |slots| slots.min(self.workers.len()))
+    }
+
     /// The layout this program writes.
     #[must_use]
     pub fn schema() -> u32 {

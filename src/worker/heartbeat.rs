@@ -142,6 +142,7 @@ impl Facts {
             queue_size: counts.of(State::Queued) + counts.of(State::Retrying),
             slow_queue_size: memory.slow,
             workers: slots.into_iter().map(|(index, slot)| (index.to_string(), slot)).collect(),
+            slots: Some(self.settings.slots()),
             schema: StatusFile::schema(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: self.me.pid,

@@ -196,6 +196,7 @@ fn fewer_slots_end_nothing_and_more_start_at_once() {
     let now = bed.processes();
     assert!(attempts.iter().filter(|pid| now.contains(pid)).count() >= 8, "none of them was ended");
     assert_eq!((started(&bed).len(), working(&bed)), (8, 8), "and nothing new began");
+    assert_eq!(bed.status()["slots"], 2);
 
     open_gate(&bed);
     wait_for("the first eight", || (lines(&bed, "end ").len() >= 8).then_some(()));

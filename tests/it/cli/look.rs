@@ -348,6 +348,7 @@ fn status_file(state: WorkerState) -> StatusFile {
         queue_size: 0,
         slow_queue_size: 0,
         workers: [("0".to_owned(), slot), ("10".to_owned(), idle.clone()), ("2".to_owned(), idle)].into(),
+        slots: None,
         schema: StatusFile::schema(),
         version: "0.1.0".to_owned(),
         pid: me.pid,
