@@ -11,8 +11,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use super::context::Context;
 use super::output::Out;
 use super::{
-    add, cancel, check, cleanup, completions, demo, failure, handle, init, list, log, man, retry, selftest,
-    show, status, stop, wait, worker,
+    add, cancel, check, cleanup, completions, demo, failure, handle, init, list, log, man, pause, reload,
+    retry, selftest, show, slots, status, stop, wait, worker,
 };
 
 /// What was asked is done.
@@ -61,8 +61,16 @@ enum Command {
     Cancel(cancel::Args),
     /// Queue failed or cancelled jobs again
     Retry(retry::Args),
+    /// Start nothing new of a lane, source or handler, or at all; what runs goes on
+    Pause(pause::Args),
+    /// End a pause
+    Resume(pause::Args),
+    /// Run another number of attempts at once
+    Slots(slots::Args),
+    /// Let the worker read its configuration again
+    Reload(reload::Args),
     /// Stop the worker: no new work, then running attempts get their grace
-    Drain(stop::Args),
+    Drain(stop::DrainArgs),
     /// Stop the worker and leave running attempts to the next one
     Handover(stop::Args),
     /// Look for mistakes in the configuration and the queue files
@@ -131,6 +139,10 @@ fn run(command: &Command, context: &Context, out: &mut Out) -> anyhow::Result<u8
         Command::Wait(args) => wait::run(args, context, out),
         Command::Cancel(args) => cancel::run(args, context, out),
         Command::Retry(args) => retry::run(args, context, out),
+        Command::Pause(args) => pause::pause(args, context, out),
+        Command::Resume(args) => pause::resume(args, context, out),
+        Command::Slots(args) => slots::run(args, context, out),
+        Command::Reload(args) => reload::run(args, context, out),
         Command::Drain(args) => stop::drain(args, context, out),
         Command::Handover(args) => stop::handover(args, context, out),
         Command::Check(args) => check::run(args, context, out),

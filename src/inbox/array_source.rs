@@ -308,7 +308,8 @@ impl ArraySource {
         if degraded.is_none() && !self.notices.is_empty() {
             degraded = Some(summary(&self.notices));
         }
-        Round { settled: settled && !self.is_behind, note, degraded }
+        let unpruned = self.state == FileState::Good && !settled && !self.is_behind;
+        Round { settled: settled && !self.is_behind, unpruned, note, degraded }
     }
 
     /// A writer that never ends is as bad for its entries as a damaged file.

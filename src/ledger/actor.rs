@@ -51,7 +51,7 @@ struct Command {
 
 /// How a command is carried out.
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     /// Need not survive a power cut; does not wait for a disk.
     Quick,
     /// Durable before the answer.
@@ -286,7 +286,7 @@ impl Ledger {
         self.call(Kind::Quick, move |conn, _| write::watched(conn, &source, Millis::now())).await
     }
 
-    async fn call<T, F>(&self, kind: Kind, mut run: F) -> Result<T>
+    pub(super) async fn call<T, F>(&self, kind: Kind, mut run: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnMut(&Connection, i64) -> Result<T> + Send + 'static,

@@ -13,12 +13,15 @@ mod candidates;
 mod control;
 mod due;
 mod error;
+mod events;
 mod holds;
 mod ingest;
 mod open;
+mod orders;
 mod read;
 mod rework;
 mod rows;
+mod runs;
 mod watch;
 mod write;
 
@@ -27,11 +30,13 @@ pub use control::{Cancelled, Control, Retried};
 pub use error::LedgerError;
 pub use holds::{Failure, Incident, OpenIncident, Prospects};
 pub use open::SCHEMA_VERSION;
+pub use orders::{Effect, Event, EventRow, Order, Target, Verb};
 pub use read::{JobFilter, Reader};
 pub use rows::{
     AttemptError, AttemptRow, Candidate, Claim, Claimed, Class, Counts, FinishedAttempt, Hold, HolderId,
     IngestKind, Ingested, JobRow, LiveAttempt, Next, Rescued, Rework, Scope, Wanted,
 };
+pub use runs::{RunEnd, RunRow};
 pub use watch::{Backlog, RunningJob};
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+mod events;
+mod runs;
 mod waiting;
 
 use super::*;

@@ -12,13 +12,17 @@ use crate::job::{ErrorType, GateVerdict, JobId, Seq, State, Wait};
 
 type Result<T> = std::result::Result<T, LedgerError>;
 
-/// `queued -> running` with an attempt record. `None`: the job is not ours to start.
+/// `queued -> running` with an attempt record. `None`: the job is not ours to start. A pause is looked at here as well:
+/// once it is recorded nothing starts, whatever the scheduler knew.
 pub(super) fn claim(conn: &Connection, claim: &Claim, epoch: i64, now: Millis) -> Result<Option<Claimed>> {
     let moved = conn
         .prepare_cached(
             "UPDATE job SET state = 'running', last_attempt = last_attempt + 1,
                  started_at = coalesce(started_at, ?2)
-             WHERE seq = ?1 AND state = 'queued' AND due_at IS NULL AND unmet = 0 AND cancel_requested = 0",
+             WHERE seq = ?1 AND state = 'queued' AND due_at IS NULL AND unmet = 0 AND cancel_requested = 0
+                 AND NOT EXISTS (SELECT 1 FROM hold JOIN class ON class.id = job.class
+                     WHERE reason = 'paused' AND (kind = 'all' OR kind = 'lane' AND name = lane
+                         OR kind = 'source' AND name = source OR kind = 'handler' AND name = handler))",
         )?
         .execute(params![claim.seq, now.0])?;
     if moved == 0 {

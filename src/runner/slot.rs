@@ -92,7 +92,12 @@ impl Slot {
             self.adopt(live).await?;
         }
         self.work().await?;
-        self.recorded().await
+        self.recorded().await?;
+        // Without an end of the worker it was one too many; otherwise the last status shows it still.
+        if *self.shared.close.borrow() == Close::No {
+            self.shared.board.close(self.index);
+        }
+        Ok(())
     }
 
     /// Only waits for the end of an attempt of an earlier worker: for those beyond the number of slots.
@@ -119,7 +124,8 @@ impl Slot {
             if self.shared.events.send(SlotEvent::Free(offer)).is_err() {
                 return Ok(());
             }
-            // When the worker closes, the scheduler drops the offer; a job it has already claimed still arrives.
+            // When the worker closes, or this slot is one too many, the scheduler drops the offer; a job it has already
+            // claimed still arrives.
             let Ok(claimed) = claimed.await else { return Ok(()) };
             let closing = *close.borrow();
             match closing {

@@ -79,6 +79,12 @@ impl Usage {
         Some(load)
     }
 
+    /// Jobs that run.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
     /// Jobs of this lane that run.
     #[must_use]
     pub fn in_lane(&self, lane: &str) -> usize {

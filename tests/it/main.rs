@@ -5,6 +5,7 @@
 mod bad_input;
 mod chaos;
 mod cli;
+mod control;
 mod faults;
 mod gates;
 mod generate;
@@ -13,6 +14,7 @@ mod monitor;
 mod pacing;
 mod queue_files;
 mod rework;
+mod runs;
 mod selftest;
 mod worker;
 

@@ -353,6 +353,7 @@ fn status_file(state: WorkerState) -> StatusFile {
         queue_size: 0,
         slow_queue_size: 0,
         workers: [("0".to_owned(), slot), ("10".to_owned(), idle.clone()), ("2".to_owned(), idle)].into(),
+        slots: None,
         schema: StatusFile::schema(),
         version: "0.1.0".to_owned(),
         pid: me.pid,
@@ -367,6 +368,7 @@ fn status_file(state: WorkerState) -> StatusFile {
         counts: std::collections::BTreeMap::new(),
         rate_30s: 1.25,
         last_progress: 0.0,
+        holds: Vec::new(),
         progress: [("scheduler".to_owned(), part), ("poller qa".to_owned(), slow)].into(),
     }
 }
@@ -454,6 +456,10 @@ fn help_names_every_command() {
       wait         Wait until jobs are over
       cancel       Cancel jobs that wait or run
       retry        Queue failed or cancelled jobs again
+      pause        Start nothing new of a lane, source or handler, or at all; what runs goes on
+      resume       End a pause
+      slots        Run another number of attempts at once
+      reload       Let the worker read its configuration again
       drain        Stop the worker: no new work, then running attempts get their grace
       handover     Stop the worker and leave running attempts to the next one
       check        Look for mistakes in the configuration and the queue files
