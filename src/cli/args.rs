@@ -12,7 +12,7 @@ use super::context::Context;
 use super::output::Out;
 use super::{
     add, cancel, check, cleanup, completions, demo, failure, handle, init, list, log, man, retry, show,
-    status, stop, wait, worker,
+    status, stop, wait, why, worker,
 };
 
 /// What was asked is done.
@@ -51,6 +51,8 @@ enum Command {
     List(list::Args),
     /// Show everything about one job
     Show(show::Args),
+    /// Say why a job does not run, or why it ran again, and what would change that
+    Why(why::Args),
     /// Print what an attempt of a job wrote
     Log(log::Args),
     /// Tell what the worker is doing
@@ -118,6 +120,7 @@ fn run(command: &Command, context: &Context, out: &mut Out) -> anyhow::Result<u8
         Command::Add(args) => add::run(args, context, out),
         Command::List(args) => list::run(args, context, out),
         Command::Show(args) => show::run(args, context, out),
+        Command::Why(args) => why::run(args, context, out),
         Command::Log(args) => log::run(args, context, out),
         Command::Status(args) => status::run(args, context, out),
         Command::Wait(args) => wait::run(args, context, out),

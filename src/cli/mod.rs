@@ -29,6 +29,7 @@ mod status;
 mod stop;
 mod wait;
 mod when;
+mod why;
 mod worker;
 
 pub use args::main;

@@ -3,7 +3,7 @@
 //! The counts come from the ledger, the rest from the status file, which is believed only as far as the worker lock
 //! and its age allow.
 
-mod verdict;
+pub(super) mod verdict;
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};

@@ -8,6 +8,7 @@ mod cli;
 mod holder;
 mod monitor;
 mod queue_files;
+mod why;
 mod worker;
 
 mod support;
