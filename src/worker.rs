@@ -25,11 +25,13 @@ use crate::inbox::{self, source::SourceView};
 use crate::ledger::{Counts, Ledger, LiveAttempt};
 use crate::lock::DirLock;
 use crate::logging;
+use crate::retry::dead_letters::DeadLetters;
 use crate::retry::failures::Failures;
 use crate::runner::board::Board;
 use crate::runner::handler::Workshop;
 use crate::runner::slot::{Close, Shared, Slot};
 use crate::scheduler::Scheduler;
+use crate::status::scribe;
 use crate::status::{Progress, StatusWriter, WorkerState};
 use crate::workdir::Workdir;
 
@@ -118,6 +120,9 @@ struct Worker {
     /// Slots and scheduler, pollers, and the tasks around them: none of them ends while the worker works.
     parts: JoinSet<anyhow::Result<()>>,
     slots: JoinSet<anyhow::Result<()>>,
+    /// Parts that keep files for others; they end after the slots, so that the files tell how things ended.
+    scribes: JoinSet<anyhow::Result<()>>,
+    finish: watch::Sender<bool>,
     sources: Vec<watch::Receiver<SourceView>>,
     close: watch::Sender<Close>,
     stop: watch::Sender<bool>,
@@ -152,6 +157,8 @@ impl Worker {
         let mut worker = Self {
             parts: JoinSet::new(),
             slots: JoinSet::new(),
+            scribes: JoinSet::new(),
+            finish: watch::Sender::new(false),
             sources: Vec::new(),
             close: watch::Sender::new(Close::No),
             stop: watch::Sender::new(false),
@@ -176,6 +183,7 @@ impl Worker {
         if let Err(err) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
             tracing::warn!(error = %err, "cannot tell the service manager that the worker is ready");
         }
+        worker.start_scribes(&workdir);
         worker.start_pollers(workdir, live);
         Ok((worker, signals))
     }
@@ -218,6 +226,12 @@ impl Worker {
         Live::new(self.settings.subscribe())
     }
 
+    fn start_scribes(&mut self, workdir: &Workdir) {
+        let part = self.progress.side_part("dead letters", PART_LIMIT);
+        let letters = DeadLetters::new(workdir, self.ledger.clone());
+        self.scribes.spawn(scribe::run(letters, part, self.finish.subscribe()));
+    }
+
     fn start_pollers(&mut self, workdir: Workdir, settings: Live) {
         let context = inbox::Context {
             settings,
@@ -241,6 +255,7 @@ impl Worker {
             () = idle::wait(quiet) => stop::Why::Idle,
             failed = first_failure(&mut self.parts) => return Err(failed),
             failed = first_failure(&mut self.slots) => return Err(failed),
+            failed = first_failure(&mut self.scribes) => return Err(failed),
         };
         self.end(why, signals).await
     }
@@ -253,6 +268,13 @@ impl Worker {
         self.close.send_replace(if why == stop::Why::Handover { Close::Handover } else { Close::Drain });
         let config = self.live().config();
         stop::end_slots(&mut self.slots, &self.board, &config.worker, &mut signals).await?;
+        self.finish.send_replace(true);
+        let written = async { while self.scribes.join_next().await.is_some() {} };
+        if tokio::time::timeout(CLOSE_LIMIT, written).await.is_err() {
+            tracing::warn!(
+                "the retry queue or the queue report may not be up to date: the disk does not answer"
+            );
+        }
         self.heartbeat.show(WorkerState::Stopped, Some(why.as_str())).await;
         self.close_ledger().await;
         Ok(())
@@ -260,6 +282,7 @@ impl Worker {
 
     /// Lets go of the ledger and waits, for a while, until it is closed: its WAL is then folded into the one file.
     async fn close_ledger(mut self) {
+        self.scribes.shutdown().await;
         self.parts.shutdown().await;
         let Self { ledger_thread, ledger, heartbeat, .. } = self;
         drop((ledger, heartbeat));

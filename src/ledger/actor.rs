@@ -20,7 +20,7 @@ use super::rows::{
     Candidate, Claim, Claimed, Counts, FinishedAttempt, Hold, Ingested, LiveAttempt, Next, Rescued, Scope,
     Wanted,
 };
-use super::{LedgerError, batch, candidates, due, ingest, open, read, write};
+use super::{LedgerError, batch, candidates, due, ingest, letters, open, read, write};
 use crate::clock::Millis;
 use crate::job::{HoldKind, HoldReason, Seq, State};
 use crate::status::Part;
@@ -226,6 +226,11 @@ impl Ledger {
             holds::mend(conn, &handler, Millis::now())
         })
         .await
+    }
+
+    /// Notes that a person has dismissed these dead letters, by id and last attempt; how many still were some.
+    pub async fn dismiss(&self, letters: Vec<(String, u32)>) -> Result<u64> {
+        self.call(Kind::Durable, move |conn, _| letters::dismiss(conn, &letters)).await
     }
 
     /// Every attempt that has no end yet.

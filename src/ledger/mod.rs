@@ -15,6 +15,7 @@ mod error;
 mod explain;
 mod holds;
 mod ingest;
+mod letters;
 mod open;
 mod read;
 mod rework;
@@ -27,6 +28,7 @@ pub use control::{Cancelled, Control, Retried};
 pub use error::LedgerError;
 pub use explain::{Line, Needed, Queue, Standing};
 pub use holds::{Failure, OpenIncident};
+pub use letters::{DeadLetter, FailedMark, LetterCount};
 pub use open::SCHEMA_VERSION;
 pub use read::{JobFilter, Reader};
 pub use rows::{

@@ -5,6 +5,7 @@
 mod bad_input;
 mod chaos;
 mod cli;
+mod dead_letters;
 mod holder;
 mod monitor;
 mod queue_files;
