@@ -25,6 +25,7 @@ use crate::inbox::{self, source::SourceView};
 use crate::ledger::{Counts, Ledger, LiveAttempt};
 use crate::lock::DirLock;
 use crate::logging;
+use crate::queue_report::QueueReport;
 use crate::retry::dead_letters::DeadLetters;
 use crate::retry::failures::Failures;
 use crate::runner::board::Board;
@@ -123,6 +124,7 @@ struct Worker {
     /// Parts that keep files for others; they end after the slots, so that the files tell how things ended.
     scribes: JoinSet<anyhow::Result<()>>,
     finish: watch::Sender<bool>,
+    problems: inbox::problem::Board,
     sources: Vec<watch::Receiver<SourceView>>,
     close: watch::Sender<Close>,
     stop: watch::Sender<bool>,
@@ -159,6 +161,7 @@ impl Worker {
             slots: JoinSet::new(),
             scribes: JoinSet::new(),
             finish: watch::Sender::new(false),
+            problems: inbox::problem::Board::default(),
             sources: Vec::new(),
             close: watch::Sender::new(Close::No),
             stop: watch::Sender::new(false),
@@ -183,8 +186,8 @@ impl Worker {
         if let Err(err) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
             tracing::warn!(error = %err, "cannot tell the service manager that the worker is ready");
         }
+        worker.start_pollers(workdir.clone(), live);
         worker.start_scribes(&workdir);
-        worker.start_pollers(workdir, live);
         Ok((worker, signals))
     }
 
@@ -228,8 +231,11 @@ impl Worker {
 
     fn start_scribes(&mut self, workdir: &Workdir) {
         let part = self.progress.side_part("dead letters", PART_LIMIT);
-        let letters = DeadLetters::new(workdir, self.ledger.clone());
+        let letters = DeadLetters::new(workdir, self.ledger.clone(), self.problems.clone());
         self.scribes.spawn(scribe::run(letters, part, self.finish.subscribe()));
+        let part = self.progress.side_part("queue report", PART_LIMIT);
+        let report = QueueReport::new(workdir, self.problems.clone());
+        self.scribes.spawn(scribe::run(report, part, self.finish.subscribe()));
     }
 
     fn start_pollers(&mut self, workdir: Workdir, settings: Live) {
@@ -238,6 +244,7 @@ impl Worker {
             workdir,
             ledger: self.ledger.clone(),
             progress: self.progress.clone(),
+            problems: self.problems.clone(),
         };
         self.sources = inbox::spawn(context, &mut self.parts, self.stop.subscribe());
     }

@@ -11,8 +11,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use super::context::Context;
 use super::output::Out;
 use super::{
-    add, cancel, check, cleanup, completions, demo, failure, handle, init, list, log, man, retry, show,
-    status, stop, wait, why, worker,
+    add, cancel, check, cleanup, completions, demo, failure, handle, init, list, log, man, retry, schema,
+    show, status, stop, wait, why, worker,
 };
 
 /// What was asked is done.
@@ -78,6 +78,8 @@ enum Command {
     /// Carry out a built-in handler for the entry on standard input
     #[command(hide = true)]
     Handle(handle::Args),
+    /// Print the JSON Schema of an entry
+    Schema,
     /// Print the completion script of a shell
     Completions(completions::Args),
     /// Print the manual page, of a command or of the whole program
@@ -133,6 +135,7 @@ fn run(command: &Command, context: &Context, out: &mut Out) -> anyhow::Result<u8
         Command::Init(args) => init::run(args, context, out),
         Command::Demo(args) => demo::run(args, context, out),
         Command::Handle(_) => unreachable!("`main` runs handlers itself"),
+        Command::Schema => schema::run(out),
         Command::Completions(args) => completions::run(args, out),
         Command::Man(args) => man::run(args, out),
     }

@@ -24,6 +24,7 @@ mod outcomes;
 mod output;
 pub mod progress_bar;
 mod retry;
+mod schema;
 mod show;
 mod status;
 mod stop;

@@ -20,7 +20,8 @@ use super::output::Out;
 use super::when;
 use crate::clock::Millis;
 use crate::config::Config;
-use crate::ledger::Counts;
+use crate::ledger::{Counts, IncidentRow};
+use crate::monitor::handlers::sentence;
 use crate::status::{SlotStatus, WorkerState};
 use crate::terminal::{Colour, escape, fit};
 
@@ -53,6 +54,8 @@ struct Report {
     epoch: Option<i64>,
     slots: BTreeMap<String, SlotStatus>,
     degraded: Vec<Degraded>,
+    /// Handlers that keep failing.
+    incidents: Vec<IncidentRow>,
 }
 
 #[derive(Serialize)]
@@ -89,7 +92,10 @@ impl Report {
         let stale_after =
             Config::load(&workdir).map_or(Duration::from_secs(120), |config| config.monitor.stale_after);
         let verdict = Verdict::of(&workdir, stale_after)?;
-        let counts = reader.map(|reader| reader.counts()).transpose()?.unwrap_or_default();
+        let (counts, incidents) = match &reader {
+            Some(reader) => (reader.counts()?, reader.open_incidents()?),
+            None => (Counts::default(), Vec::new()),
+        };
         let Verdict { state, reason, pid, age_seconds, file } = verdict;
         let mut report = Self {
             state,
@@ -103,6 +109,7 @@ impl Report {
             epoch: None,
             slots: BTreeMap::new(),
             degraded: Vec::new(),
+            incidents,
         };
         if let Some(file) = file {
             report.rate_30s = file.rate_30s;
@@ -151,6 +158,11 @@ impl Report {
             writeln!(out, "rate   {:.1} jobs/s over the last 30 s", self.rate_30s)?;
         }
         self.print_slots(out)?;
+        for incident in &self.incidents {
+            let head = out.style.paint(Colour::Warning, "incident");
+            let since = when::age(incident.opened_at, Millis::now());
+            writeln!(out, "{head} for {since}: {}", escape(&sentence(incident)))?;
+        }
         for Degraded { part, reason, since } in &self.degraded {
             let since = since.map(|at| format!(" for {}", when::age(at, Millis::now()))).unwrap_or_default();
             let head = out.style.paint(Colour::Warning, "degraded");

@@ -19,6 +19,7 @@ use crate::clock::Millis;
 use crate::config::Config;
 use crate::job::{JobId, State};
 use crate::ledger::{AttemptRow, Hold, JobRow, LedgerError, Needed, Queue, Reader, RunningJob, Standing};
+use crate::queue_report;
 use crate::scheduler::explain::{Explanation, Lines, Snapshot, WorkerSeen, explain};
 use crate::scheduler::policy::{Gates, Limits, Situation, Usage};
 use crate::status::WorkerState;
@@ -87,7 +88,7 @@ impl Facts {
             running: reader.running()?,
             worker,
             limits: Limits::of(&config, slots.unwrap_or(config.worker.slots)),
-            conflict: None,
+            conflict: queue_report::conflict_of(workdir, &job.id.0),
             job,
         })
     }

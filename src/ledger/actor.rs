@@ -22,7 +22,7 @@ use super::rows::{
 };
 use super::{LedgerError, batch, candidates, due, ingest, letters, open, read, write};
 use crate::clock::Millis;
-use crate::job::{HoldKind, HoldReason, Seq, State};
+use crate::job::{Entry, HoldKind, HoldReason, Seq, State};
 use crate::status::Part;
 
 type Result<T> = std::result::Result<T, LedgerError>;
@@ -134,6 +134,11 @@ impl Ledger {
     /// Gives a job that was never started the content of an edited entry; `false` if it has started.
     pub async fn replace(&self, wanted: Wanted) -> Result<bool> {
         self.call(Kind::Wakes, move |conn, _| ingest::replace(conn, &wanted, Millis::now())).await
+    }
+
+    /// The way from an entry's dependencies back to itself, if there is one.
+    pub async fn circle(&self, entry: Box<Entry>) -> Result<Option<String>> {
+        self.call(Kind::Quick, move |conn, _| ingest::cycle(conn, &entry)).await
     }
 
     /// The first `limit` first tries and `limit` retries that could start, in order.

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 
 use crate::clock::Millis;
 use crate::inbox::open::{Fingerprint, OpenError, Writers, open_regular, writers};
+use crate::inbox::problem::Board;
 use crate::inbox::quarantine::Quarantine;
 use crate::job::ErrorType;
 use crate::ledger::{DeadLetter, FailedMark, Ledger, LedgerError, Reader};
@@ -65,6 +66,7 @@ pub struct DeadLetters {
     ledger: Ledger,
     runtime: Handle,
     quarantine: Quarantine,
+    problems: Board,
     /// `None` until it was read.
     written: Option<Written>,
     /// The file as we left it.
@@ -91,15 +93,16 @@ enum Sight {
 }
 
 impl DeadLetters {
-    /// Of this directory; touches nothing yet. Must be called within a runtime.
+    /// Of this directory; `problems` is told of what is dismissed. Touches nothing yet. Must be called within a runtime.
     #[must_use]
-    pub fn new(workdir: &Workdir, ledger: Ledger) -> Self {
+    pub fn new(workdir: &Workdir, ledger: Ledger, problems: Board) -> Self {
         Self {
             path: workdir.outputs().join(NAME),
             memory: workdir.state().join("dead_letters.json"),
             quarantine: Quarantine::new(&workdir.quarantine()),
             workdir: workdir.clone(),
             ledger,
+            problems,
             runtime: Handle::current(),
             written: None,
             own: None,
@@ -146,6 +149,8 @@ impl DeadLetters {
         let count =
             self.runtime.block_on(self.ledger.dismiss(gone)).map_err(|err| terminal::error_line(&err))?;
         if count > 0 {
+            // What was dismissed is no longer reported as refused by the gate.
+            self.problems.touch();
             tracing::info!(count, "dead letters were taken out by hand; their jobs are dismissed");
         }
         Ok(())

@@ -9,6 +9,7 @@ mod dead_letters;
 mod holder;
 mod monitor;
 mod queue_files;
+mod report;
 mod why;
 mod worker;
 

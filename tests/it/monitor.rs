@@ -2,6 +2,7 @@
 
 mod diagnose;
 mod hung_input;
+mod incidents;
 mod ops;
 mod recover;
 mod restart;
