@@ -269,6 +269,23 @@ pub struct Entry {
     pub last_error: Option<String>,
 }
 
+/// What is wrong with an entry, piece by piece, for a program that mends it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fault {
+    /// Line of the place in its file, from 1.
+    pub line: u64,
+    /// Column of that place, from 1.
+    pub column: u64,
+    /// The field, where one is to blame.
+    pub field: Option<String>,
+    /// What was expected.
+    pub expected: Option<String>,
+    /// What was found, cut.
+    pub found: Option<String>,
+    /// What to do, as an order.
+    pub fix: String,
+}
+
 /// What an entry turned out to be.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Submission {
@@ -288,6 +305,8 @@ pub enum Submission {
         title: String,
         /// Field, what was expected, what was found.
         reason: String,
+        /// The same for a program.
+        fault: Box<Fault>,
     },
 }
 

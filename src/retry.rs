@@ -2,8 +2,10 @@
 //!
 //! The decision ([`next`]) is pure: outcome and numbers in, [`Next`] out; the time and the jitter are arguments. The due
 //! time is stored in the ledger, so that back-off survives a restart. [`rework`] sends a job back with what was wrong,
-//! [`failures`] notices when a handler as a whole fails.
+//! [`failures`] notices when a handler as a whole fails, [`dead_letters`] lists what was
+//! given up for a person to answer.
 
+pub mod dead_letters;
 pub mod failures;
 pub mod rework;
 

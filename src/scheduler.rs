@@ -4,6 +4,7 @@
 //! however many jobs wait, takes a free slot before it claims, and hands the claimed job to that slot. It never touches
 //! processes or files.
 
+pub mod explain;
 pub mod policy;
 
 use std::collections::HashSet;

@@ -7,6 +7,7 @@
 
 mod file;
 mod progress;
+pub mod scribe;
 
 pub use file::{HoldStatus, SlotStatus, StatusError, StatusFile, StatusWriter, WorkerState};
 pub use progress::{Part, PartStatus, Progress};

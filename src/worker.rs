@@ -29,12 +29,15 @@ use crate::inbox::{self, source::SourceView};
 use crate::ledger::{Counts, Effect, Ledger};
 use crate::lock::DirLock;
 use crate::logging;
+use crate::queue_report::QueueReport;
+use crate::retry::dead_letters::DeadLetters;
 use crate::retry::failures::Failures;
 use crate::runner::board::Board;
 use crate::runner::handler::Workshop;
 use crate::runner::offer::SlotEvent;
 use crate::runner::slot::{Close, Shared};
 use crate::scheduler::Scheduler;
+use crate::status::scribe;
 use crate::status::{Progress, StatusWriter, WorkerState};
 use crate::workdir::Workdir;
 
@@ -133,6 +136,10 @@ struct Worker {
     /// Slots and scheduler, pollers, and the tasks around them: none of them ends while the worker works.
     parts: JoinSet<anyhow::Result<()>>,
     slots: Slots,
+    /// Parts that keep files for others; they end after the slots, so that the files tell how things ended.
+    scribes: JoinSet<anyhow::Result<()>>,
+    finish: watch::Sender<bool>,
+    problems: inbox::problem::Board,
     sources: Vec<watch::Receiver<SourceView>>,
     close: watch::Sender<Close>,
     stop: watch::Sender<bool>,
@@ -188,6 +195,9 @@ impl Worker {
         let mut worker = Self {
             parts,
             slots: Slots::start(shared, inherited, slots),
+            scribes: JoinSet::new(),
+            finish: watch::Sender::new(false),
+            problems: inbox::problem::Board::default(),
             sources: Vec::new(),
             close,
             stop: watch::Sender::new(false),
@@ -212,7 +222,8 @@ impl Worker {
         if let Err(err) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
             tracing::warn!(error = %err, "cannot tell the service manager that the worker is ready");
         }
-        worker.start_pollers(workdir, live);
+        worker.start_pollers(workdir.clone(), live);
+        worker.start_scribes(&workdir);
         Ok((worker, signals))
     }
 
@@ -247,12 +258,22 @@ impl Worker {
         Live::new(self.settings.subscribe())
     }
 
+    fn start_scribes(&mut self, workdir: &Workdir) {
+        let part = self.progress.side_part("dead letters", PART_LIMIT);
+        let letters = DeadLetters::new(workdir, self.ledger.clone(), self.problems.clone());
+        self.scribes.spawn(scribe::run(letters, part, self.finish.subscribe()));
+        let part = self.progress.side_part("queue report", PART_LIMIT);
+        let report = QueueReport::new(workdir, self.problems.clone());
+        self.scribes.spawn(scribe::run(report, part, self.finish.subscribe()));
+    }
+
     fn start_pollers(&mut self, workdir: Workdir, settings: Live) {
         let context = inbox::Context {
             settings,
             workdir,
             ledger: self.ledger.clone(),
             progress: self.progress.clone(),
+            problems: self.problems.clone(),
         };
         self.sources = inbox::spawn(context, &mut self.parts, self.stop.subscribe());
         self.parts.spawn(runs::follow(self.ledger.clone(), self.sources.clone()));
@@ -286,6 +307,7 @@ impl Worker {
                 }
                 failed = first_failure(&mut self.parts) => return Err(failed),
                 failed = self.slots.failure() => return Err(failed),
+                failed = first_failure(&mut self.scribes) => return Err(failed),
             }
         };
         drop(idle);
@@ -327,6 +349,13 @@ impl Worker {
         self.close.send_replace(why.close());
         let config = self.live().config();
         stop::end_slots(self.slots.tasks(), &self.board, &config.worker, &mut signals).await?;
+        self.finish.send_replace(true);
+        let written = async { while self.scribes.join_next().await.is_some() {} };
+        if tokio::time::timeout(CLOSE_LIMIT, written).await.is_err() {
+            tracing::warn!(
+                "the retry queue or the queue report may not be up to date: the disk does not answer"
+            );
+        }
         self.heartbeat.show(WorkerState::Stopped, Some(why.as_str())).await;
         self.close_ledger().await;
         Ok(())
@@ -334,6 +363,7 @@ impl Worker {
 
     /// Lets go of the ledger and waits, for a while, until it is closed: its WAL is then folded into the one file.
     async fn close_ledger(mut self) {
+        self.scribes.shutdown().await;
         self.parts.shutdown().await;
         let Self { ledger_thread, ledger, heartbeat, slots, .. } = self;
         drop((ledger, heartbeat, slots));

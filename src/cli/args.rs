@@ -12,7 +12,7 @@ use super::context::Context;
 use super::output::Out;
 use super::{
     add, cancel, check, cleanup, completions, demo, failure, handle, init, list, log, man, pause, reload,
-    retry, selftest, show, slots, status, stop, wait, worker,
+    retry, schema, selftest, show, slots, status, stop, wait, why, worker,
 };
 
 /// What was asked is done.
@@ -51,6 +51,8 @@ enum Command {
     List(list::Args),
     /// Show everything about one job
     Show(show::Args),
+    /// Say why a job does not run, or why it ran again, and what would change that
+    Why(why::Args),
     /// Print what an attempt of a job wrote
     Log(log::Args),
     /// Tell what the worker is doing
@@ -89,6 +91,8 @@ enum Command {
     /// Carry out a built-in handler for the entry on standard input
     #[command(hide = true)]
     Handle(handle::Args),
+    /// Print the JSON Schema of an entry
+    Schema,
     /// Print the completion script of a shell
     Completions(completions::Args),
     /// Print the manual page, of a command or of the whole program
@@ -134,6 +138,7 @@ fn run(command: &Command, context: &Context, out: &mut Out) -> anyhow::Result<u8
         Command::Add(args) => add::run(args, context, out),
         Command::List(args) => list::run(args, context, out),
         Command::Show(args) => show::run(args, context, out),
+        Command::Why(args) => why::run(args, context, out),
         Command::Log(args) => log::run(args, context, out),
         Command::Status(args) => status::run(args, context, out),
         Command::Wait(args) => wait::run(args, context, out),
@@ -151,6 +156,7 @@ fn run(command: &Command, context: &Context, out: &mut Out) -> anyhow::Result<u8
         Command::Demo(args) => demo::run(args, context, out),
         Command::Selftest(args) => selftest::run(args, context, out),
         Command::Handle(_) | Command::SelftestPart(_) => unreachable!("`main` runs these itself"),
+        Command::Schema => schema::run(out),
         Command::Completions(args) => completions::run(args, out),
         Command::Man(args) => man::run(args, out),
     }

@@ -28,6 +28,7 @@ mod pause;
 pub mod progress_bar;
 mod reload;
 mod retry;
+mod schema;
 mod selftest;
 mod show;
 mod slots;
@@ -35,6 +36,7 @@ mod status;
 mod stop;
 mod wait;
 mod when;
+mod why;
 mod worker;
 
 pub use args::main;

@@ -5,7 +5,7 @@
 
 mod holds;
 mod run;
-mod verdict;
+pub(super) mod verdict;
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
@@ -22,7 +22,8 @@ use super::output::Out;
 use super::when;
 use crate::clock::Millis;
 use crate::config::Config;
-use crate::ledger::{Counts, Hold};
+use crate::ledger::{Counts, Hold, IncidentRow};
+use crate::monitor::handlers::sentence;
 use crate::status::{SlotStatus, WorkerState};
 use crate::terminal::{Colour, escape, fit};
 
@@ -60,6 +61,8 @@ struct Report {
     /// What keeps more than one job back.
     holds: Vec<Hold>,
     degraded: Vec<Degraded>,
+    /// Handlers that keep failing.
+    incidents: Vec<IncidentRow>,
 }
 
 #[derive(Serialize)]
@@ -96,8 +99,10 @@ impl Report {
         let stale_after =
             Config::load(&workdir).map_or(Duration::from_secs(120), |config| config.monitor.stale_after);
         let verdict = Verdict::of(&workdir, stale_after)?;
-        let counts = reader.as_ref().map(|reader| reader.counts()).transpose()?.unwrap_or_default();
-        let holds = reader.map(|reader| reader.holds()).transpose()?.unwrap_or_default();
+        let (counts, holds, incidents) = match &reader {
+            Some(reader) => (reader.counts()?, reader.holds()?, reader.open_incidents()?),
+            None => (Counts::default(), Vec::new(), Vec::new()),
+        };
         let Verdict { state, reason, pid, age_seconds, file } = verdict;
         let mut report = Self {
             state,
@@ -112,6 +117,7 @@ impl Report {
             slots: BTreeMap::new(),
             holds,
             degraded: Vec::new(),
+            incidents,
         };
         if let Some(file) = file {
             report.rate_30s = file.rate_30s;
@@ -161,6 +167,11 @@ impl Report {
         }
         holds::print(&self.holds, out)?;
         self.print_slots(out)?;
+        for incident in &self.incidents {
+            let head = out.style.paint(Colour::Warning, "incident");
+            let since = when::age(incident.opened_at, Millis::now());
+            writeln!(out, "{head} for {since}: {}", escape(&sentence(incident)))?;
+        }
         for Degraded { part, reason, since } in &self.degraded {
             let since = since.map(|at| format!(" for {}", when::age(at, Millis::now()))).unwrap_or_default();
             let head = out.style.paint(Colour::Warning, "degraded");

@@ -5,7 +5,7 @@
 //! can be recognised are recorded, and it is never pruned. It recovers by itself when its owner mends it. A missing
 //! file is an empty one.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use super::array::{ScanError, ScanErrorKind};
 use super::intake::{Intake, is_passing};
 use super::look::{Content, Looker, Sight};
 use super::open::{Fingerprint, Writers, writers};
+use super::problem::{Desk, Problem, ProblemKind};
 use super::quarantine::Quarantine;
 use super::recorder::{Notice, Recorder};
 use super::source::{Doing, Round, Source};
@@ -53,6 +54,10 @@ pub struct ArraySource {
     view: View,
     reported: HashSet<ElementKey>,
     notices: Vec<Notice>,
+    rejected: HashMap<ElementKey, Problem>,
+    /// What is wrong with the file as a whole.
+    trouble: Option<Problem>,
+    desk: Desk,
     face: Face,
     next_look: Instant,
     earliest_look: Instant,
@@ -117,6 +122,9 @@ impl ArraySource {
             view: View::default(),
             reported: HashSet::new(),
             notices: Vec::new(),
+            rejected: HashMap::new(),
+            trouble: None,
+            desk: Desk::default(),
             face: Face { print: None, since: now },
             next_look: now,
             earliest_look: now,
@@ -125,6 +133,12 @@ impl ArraySource {
             state: FileState::Unread,
             damaged_after: DAMAGED_AFTER,
         }
+    }
+
+    /// Publishes its problems there.
+    #[must_use]
+    pub fn with_desk(self, desk: Desk) -> Self {
+        Self { desk, ..self }
     }
 
     /// Learns which jobs have ended, when the ledger has changed at all.
@@ -190,14 +204,26 @@ impl ArraySource {
             Sight::Missing => {
                 self.next_look = now + FULL_READ;
                 self.state = FileState::Missing;
+                self.trouble = None;
+                self.notices.clear();
+                self.rejected.clear();
             }
             Sight::Busy(why) => self.wait(now, why.to_owned()),
-            Sight::Refused(err) => self.condemn(now, terminal::error_line(&err)),
-            Sight::Unreadable(err) => self.condemn(now, format!("`{}` cannot be read: {err}", self.label)),
+            Sight::Refused(err) => {
+                let what = terminal::error_line(&err);
+                let fix = "Put a regular file that can be read in its place";
+                self.condemn(now, Problem::of_file(ProblemKind::DamagedFile, what, fix));
+            }
+            Sight::Unreadable(err) => {
+                let what = format!("`{}` cannot be read: {err}", self.label);
+                let fix = "Make the file readable again";
+                self.condemn(now, Problem::of_file(ProblemKind::DamagedFile, what, fix));
+            }
             Sight::Whole(content) => self.accept(now, content)?,
             Sight::Damaged(content, err) => self.doubt(now, content, &err)?,
         }
         let cost = now.elapsed();
+        self.publish();
         self.earliest_look = now + cost + if cost > QUICK_LOOK { PACE * cost } else { Duration::ZERO };
         Ok(())
     }
@@ -209,10 +235,11 @@ impl ArraySource {
     }
 
     /// Reports what only the file's owner can mend. The last good view stays in force.
-    fn condemn(&mut self, now: Instant, what: String) {
+    fn condemn(&mut self, now: Instant, trouble: Problem) {
         self.next_look = now + self.delay;
         self.delay = (self.delay * 2).min(RETRY.1);
-        let bad = FileState::Bad(what);
+        let bad = FileState::Bad(trouble.error.clone());
+        self.trouble = Some(trouble);
         if self.state != bad {
             if let FileState::Bad(what) = &bad {
                 tracing::warn!(
@@ -237,6 +264,7 @@ impl ArraySource {
         self.face.print = Some(content.fingerprint);
         self.next_look = now + if content.is_racy { RACY } else { FULL_READ };
         self.state = FileState::Good;
+        self.trouble = None;
         Ok(())
     }
 
@@ -262,7 +290,8 @@ impl ArraySource {
             Ok(path) => format!("a copy is kept as .stallproof/quarantine/{}", label_of(&path)),
             Err(err) => err.to_string(),
         };
-        self.condemn(now, format!("{place}: {}; {copy}", terminal::escape(&err.kind.to_string())));
+        let what = format!("{place}: {}; {copy}", terminal::escape(&err.kind.to_string()));
+        self.condemn(now, damage(err, what));
         self.next_look = now + FULL_READ;
         if let Err(err) = content.salvage(err, &self.view, &self.doing) {
             tracing::warn!(source = self.intake.source(), %err, "nothing can be read behind the damage");
@@ -282,6 +311,12 @@ impl ArraySource {
         self.reported = recorded.notices.iter().map(|notice| notice.key).collect();
         self.notices = recorded.notices;
         self.view = recorded.view;
+        self.rejected.retain(|key, _| content.rejected.contains_key(key));
+        for (key, problem) in &mut self.rejected {
+            let place = content.rejected.get(key);
+            (problem.line, problem.column) = (place.map(|place| place.0), place.map(|place| place.1));
+        }
+        self.rejected.extend(recorded.rejected);
         Ok(true)
     }
 
@@ -310,6 +345,20 @@ impl ArraySource {
         }
         let unpruned = self.state == FileState::Good && !settled && !self.is_behind;
         Round { settled: settled && !self.is_behind, unpruned, note, degraded }
+    }
+
+    fn publish(&self) {
+        let notices = self.notices.iter().map(|notice| &notice.problem);
+        let waits = match &self.state {
+            FileState::Waiting(why) => self.overdue(why),
+            _ => None,
+        };
+        let waits = waits.map(|what| {
+            let fix = "Let the program that writes the file finish, or end it";
+            Problem::of_file(ProblemKind::DamagedFile, what, fix)
+        });
+        let known = self.trouble.iter().chain(self.rejected.values()).chain(notices);
+        self.desk.publish(known.cloned().chain(waits));
     }
 
     /// A writer that never ends is as bad for its entries as a damaged file.
@@ -341,6 +390,30 @@ impl Source for ArraySource {
 
     fn doing(&self) -> Doing {
         self.doing.clone()
+    }
+}
+
+/// What is wrong with a file that is not whole.
+fn damage(err: &ScanError, what: String) -> Problem {
+    let (kind, expected, fix) = match &err.kind {
+        ScanErrorKind::Shape { .. } => {
+            let fix = "Put the entries into one JSON array, `[ … ]`";
+            (ProblemKind::UnknownShape, "an array of entries", fix)
+        }
+        ScanErrorKind::Utf16 | ScanErrorKind::NotUtf8 { .. } => {
+            (ProblemKind::DamagedFile, "UTF-8 text", "Save the file as UTF-8")
+        }
+        _ => {
+            let fix = "Correct the JSON at this place; write a new file and rename it over this one";
+            (ProblemKind::DamagedFile, "a whole JSON array", fix)
+        }
+    };
+    Problem {
+        line: Some(err.line),
+        column: Some(err.column),
+        expected: Some(expected.to_owned()),
+        found: Some(terminal::escape(&err.kind.to_string()).into_owned()),
+        ..Problem::of_file(kind, what, fix)
     }
 }
 

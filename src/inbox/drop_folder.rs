@@ -8,6 +8,7 @@
 mod contents;
 mod moves;
 mod names;
+mod refused;
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -19,8 +20,10 @@ use std::time::{Duration, Instant};
 use self::contents::Contents;
 use self::moves::{Claim, Moves};
 use self::names::{Names, Next};
+use self::refused::Refused;
 use super::intake::{BATCH_BYTES, BATCH_ENTRIES, Intake, is_passing};
 use super::open::{Fingerprint, OpenError, Writers, open_regular, writers};
+use super::problem::{Desk, Problem, ProblemKind};
 use super::source::{Doing, Round, Source};
 use crate::clock::Millis;
 use crate::job::{Seq, Submission};
@@ -64,6 +67,10 @@ pub struct DropFolder {
     /// Why a claimed file cannot leave the limbo.
     stuck: Option<String>,
     half_copied: Duration,
+    refused: Refused,
+    desk: Desk,
+    /// The problems that were published beside those of rejected files.
+    published: Option<Vec<Problem>>,
 }
 
 /// A claimed file and what is in it.
@@ -95,6 +102,31 @@ impl DropFolder {
             trouble: None,
             stuck: None,
             half_copied: HALF_COPIED,
+            refused: Refused::new(path),
+            desk: Desk::default(),
+            published: None,
+        }
+    }
+
+    /// Publishes its problems there.
+    #[must_use]
+    pub fn with_desk(self, desk: Desk) -> Self {
+        Self { desk, ..self }
+    }
+
+    fn publish(&mut self, now: Instant) {
+        let fix = "Put a regular file that can be read in its place, or take it away";
+        let whole = self.trouble.iter().chain(&self.stuck);
+        let mut problems: Vec<Problem> =
+            whole.map(|what| Problem::of_file(ProblemKind::DamagedFile, what.clone(), fix)).collect();
+        problems.extend(self.names.each_problem().map(|(name, what)| Problem {
+            file: format!("{}/{}", self.desk.file(), name.to_string_lossy()),
+            ..Problem::of_file(ProblemKind::DamagedFile, what.to_owned(), fix)
+        }));
+        let changed = self.refused.look(&self.intake, &self.doing, now);
+        if changed || self.published.as_ref() != Some(&problems) {
+            self.desk.publish(problems.iter().cloned().chain(self.refused.problems(self.desk.file())));
+            self.published = Some(problems);
         }
     }
 
@@ -387,8 +419,12 @@ impl DropFolder {
 
 impl Source for DropFolder {
     fn round(&mut self) -> Result<Round, LedgerError> {
-        match self.work(Instant::now()) {
-            Ok(()) => Ok(self.report()),
+        let now = Instant::now();
+        match self.work(now) {
+            Ok(()) => {
+                self.publish(now);
+                Ok(self.report())
+            }
             Err(err) if is_passing(&err) => {
                 Ok(Round { degraded: Some(terminal::error_line(&err)), ..Round::default() })
             }

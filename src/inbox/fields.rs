@@ -33,9 +33,9 @@ type Read<T> = Result<Option<T>, Flaw>;
 /// One field that cannot be used.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Flaw {
-    field: &'static str,
-    expected: String,
-    found: String,
+    pub(super) field: &'static str,
+    pub(super) expected: String,
+    pub(super) found: String,
 }
 
 impl Flaw {

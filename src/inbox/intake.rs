@@ -5,6 +5,7 @@
 use tokio::runtime::Handle;
 
 use super::parse::{ParseContext, Place, parse_entry, wanted};
+use super::problem::Problem;
 use crate::clock::Millis;
 use crate::config::Live;
 use crate::job::{Seq, State, Submission};
@@ -64,6 +65,26 @@ impl Intake {
     /// Gives a job that was never started the content of an edited entry; `false` if it has started.
     pub fn replace(&self, submission: Submission) -> Result<bool, LedgerError> {
         self.runtime.block_on(self.ledger.replace(self.wanted(submission)))
+    }
+
+    /// What is wrong with an entry that stands at `place` and was recorded in `state`.
+    pub fn problem(
+        &self,
+        submission: &Submission,
+        state: State,
+        place: (u64, u64),
+    ) -> Result<Option<Problem>, LedgerError> {
+        match submission {
+            Submission::Rejected { id, title, fault, reason, .. } => {
+                Ok(Some(Problem::rejected(id, title, fault, reason)))
+            }
+            // The ledger alone sees that it waits for itself, by way of other jobs.
+            Submission::Runnable(entry) if state == State::Rejected => {
+                let way = self.runtime.block_on(self.ledger.circle(entry.clone()))?;
+                Ok(Some(Problem::circle(&entry.id, &entry.title, place, way)))
+            }
+            Submission::Runnable(_) => Ok(None),
+        }
     }
 
     /// Where each of these jobs stands now.

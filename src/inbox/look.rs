@@ -6,7 +6,7 @@
 //! bytes and not parsed; of the others only the place is kept, and their bytes are read again, and must be the same,
 //! when it is their turn to be recorded. Memory does not depend on the size of the file.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufReader, Read as _};
 use std::ops::{ControlFlow, Range};
@@ -19,6 +19,7 @@ use super::source::Doing;
 use super::stretch::Stretch;
 use super::view::{ElementKey, View};
 use crate::clock::Millis;
+use crate::job::State;
 
 /// A larger queue file is refused.
 pub const MAX_FILE_BYTES: u64 = 1 << 30;
@@ -65,6 +66,8 @@ pub struct Content {
     pub view: View,
     /// The others, in order.
     pub unknown: Vec<Unknown>,
+    /// Where the known elements stand that are rejected: line and column.
+    pub rejected: HashMap<ElementKey, (u64, u64)>,
 }
 
 /// An element that is not known yet.
@@ -103,14 +106,20 @@ impl Content {
     pub fn salvage(&mut self, damage: &ScanError, last: &View, doing: &Doing) -> io::Result<()> {
         let Some(resume) = damage.resume else { return Ok(()) };
         let view = std::mem::take(&mut self.view);
-        let mut sorter =
-            Sorter { view, seen: self.unknown.iter().map(|one| one.key).collect(), ..Sorter::default() };
+        let rejected = std::mem::take(&mut self.rejected);
+        let mut sorter = Sorter {
+            view,
+            rejected,
+            seen: self.unknown.iter().map(|one| one.key).collect(),
+            ..Sorter::default()
+        };
         let rest = BufReader::new(Stretch::new(&self.file, resume.offset..u64::MAX));
         let read = salvage(rest, resume, Limits::default(), |item| {
             doing.moved();
             sorter.add(&item, last, true);
         });
         self.view = sorter.view;
+        self.rejected = sorter.rejected;
         self.unknown.append(&mut sorter.unknown);
         read
     }
@@ -121,6 +130,7 @@ impl Content {
 struct Sorter {
     view: View,
     unknown: Vec<Unknown>,
+    rejected: HashMap<ElementKey, (u64, u64)>,
     seen: HashSet<ElementKey>,
 }
 
@@ -131,6 +141,9 @@ impl Sorter {
         let key = ElementKey::of_item(item);
         if let Some((seq, state)) = last.job(key) {
             self.view.add(key, seq, state);
+            if state == State::Rejected {
+                self.rejected.insert(key, (item.line, item.column));
+            }
         } else if self.seen.insert(key) {
             let (range, line, column) = (item.range.clone(), item.line, item.column);
             self.unknown.push(Unknown { key, range, line, column, overlong: item.overlong, salvaged });
@@ -182,8 +195,8 @@ impl Looker<'_> {
             Ok(true) if !self.may_read(&file) => return Sight::Busy("somebody is writing"),
             Ok(true) => {}
         }
-        let Sorter { view, unknown, .. } = sorter;
-        let content = Content { file, fingerprint, is_racy, view, unknown };
+        let Sorter { view, unknown, rejected, .. } = sorter;
+        let content = Content { file, fingerprint, is_racy, view, unknown, rejected };
         match scanned {
             Ok(_) => Sight::Whole(content),
             Err(err) => Sight::Damaged(content, err),

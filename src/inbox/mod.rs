@@ -18,6 +18,7 @@ pub mod open;
 pub mod parse;
 pub mod policy;
 pub mod poller;
+pub mod problem;
 pub mod prune;
 pub mod quarantine;
 mod recorder;

@@ -16,7 +16,7 @@ use super::canonical::{self, canonical};
 use super::fields::{self, Fields, Flaw};
 use crate::clock::Millis;
 use crate::config::{Config, DEFAULT_LANE, OWN_COMMAND, Overrides};
-use crate::job::{ContentHash, Entry, JobId, Submission};
+use crate::job::{ContentHash, Entry, Fault, JobId, Submission};
 use crate::ledger::Wanted;
 use crate::recurrence::CatchUp;
 use crate::terminal;
@@ -83,19 +83,28 @@ pub fn parse_entry(raw: &[u8], ctx: &ParseContext<'_>) -> Submission {
     };
     let content_hash = canonical::hash(canonical(text).as_bytes());
     let Value::Object(fields) = value else {
-        let reason = format!("expected an object, found {}", fields::shown(&value));
-        return Draft::anonymous(content_hash, text).reject(ctx.place, &reason);
+        let found = fields::shown(&value);
+        let bad = Bad {
+            reason: format!("expected an object, found {found}"),
+            fault: Box::new(Fault {
+                expected: Some("an object".to_owned()),
+                found: Some(found),
+                fix: "Replace it by an object with a `title`, or remove it".to_owned(),
+                ..Fault::default()
+            }),
+        };
+        return Draft::anonymous(content_hash, text).reject(ctx.place, bad);
     };
     let mut draft = Draft::anonymous(content_hash, text);
     draft.title = fields::title(&fields).ok().flatten().unwrap_or_default().to_owned();
     match fields::own_id(&fields, || original_number(text, "id")) {
         Ok(Some(id)) => (draft.id, draft.has_own_id) = (JobId(id), true),
         Ok(None) => {}
-        Err(flaw) => return draft.reject(ctx.place, &flaw.to_string()),
+        Err(flaw) => return draft.reject(ctx.place, flaw.into()),
     }
     match draft.fill(&fields, ctx) {
         Ok(entry) => Submission::Runnable(Box::new(entry)),
-        Err(reason) => draft.reject(ctx.place, &reason),
+        Err(bad) => draft.reject(ctx.place, bad),
     }
 }
 
@@ -110,6 +119,14 @@ pub fn overlong(head: &[u8], content_hash: ContentHash, len: u64, place: Place<'
         raw: cut(String::from_utf8_lossy(&head[..head.len().min(KEPT_OF_REJECTED)]).into_owned()),
         title: String::new(),
         reason: format!("{place}: the entry has {len} bytes, over the limit of {max}; split it"),
+        fault: Box::new(Fault {
+            line: place.line,
+            column: place.column,
+            field: None,
+            expected: Some(format!("at most {max} bytes")),
+            found: Some(format!("{len} bytes")),
+            fix: "Split the entry into smaller ones".to_owned(),
+        }),
     }
 }
 
@@ -127,39 +144,31 @@ impl<'a> Draft<'a> {
         Self { id: id_of(content_hash), has_own_id: false, content_hash, text, title: String::new() }
     }
 
-    fn fill(&self, fields: &Fields, ctx: &ParseContext<'_>) -> Result<Entry, String> {
-        let say = |flaw: Flaw| flaw.to_string();
-        let command = fields::command(fields).map_err(say)?;
+    fn fill(&self, fields: &Fields, ctx: &ParseContext<'_>) -> Result<Entry, Bad> {
+        let command = fields::command(fields)?;
         if command.is_some() && !ctx.allow_commands {
-            return Err(format!(
-                "`command`: refused from source `{0}`; set `allow_commands = true` under [sources.{0}] in \
-                 stallproof.toml, or use `stallproof add -- COMMAND`",
-                ctx.source
-            ));
+            return Err(Bad::refused_command(ctx.source, fields));
         }
         for field in ["title", "description", "code"] {
-            fields::text(fields, field).map_err(say)?;
+            fields::text(fields, field)?;
         }
-        let title = match (fields::title(fields).map_err(say)?, &command) {
+        let title = match (fields::title(fields)?, &command) {
             (Some(title), _) => title.to_owned(),
             (None, Some(command)) => command.join(" "),
             (None, None) => {
                 let found = fields.get("title").map_or_else(|| "neither".to_owned(), fields::shown);
-                return Err(format!(
-                    "`title`: expected a title that can be read, or a `command`, found {found}"
-                ));
+                let expected = "a title that can be read, or a `command`".to_owned();
+                return Err(Flaw { field: "title", expected, found }.into());
             }
         };
-        let recurs = fields::recurs(fields).map_err(say)?;
-        let depends_on = fields::depends_on(fields).map_err(say)?;
+        let recurs = fields::recurs(fields)?;
+        let depends_on = fields::depends_on(fields)?;
         if recurs.is_some() && !depends_on.is_empty() {
-            return Err(
-                "`depends_on`: expected none on recurring work, whose jobs start by the clock".to_owned()
-            );
+            return Err(Bad::needy_recurrence(fields));
         }
         let mut key = None;
         for field in ["concurrency_key", "original_project", "base_project_name"] {
-            let found = fields::name(fields, field).map_err(say)?;
+            let found = fields::name(fields, field)?;
             key = key.or(found);
         }
         Ok(Entry {
@@ -168,32 +177,92 @@ impl<'a> Draft<'a> {
             content_hash: self.content_hash,
             raw: self.text.to_owned(),
             title,
-            language: fields::name(fields, "language").map_err(say)?,
-            priority: fields::priority(fields).map_err(say)?.unwrap_or(0.0),
-            run_id: fields::name(fields, "run_id").map_err(say)?,
-            lane: fields::name(fields, "lane").map_err(say)?,
-            timeout: fields::timeout(fields).map_err(say)?,
-            max_retries: fields::count(fields, "max_retries").map_err(say)?,
-            retry_count: fields::count(fields, "retry_count").map_err(say)?.unwrap_or(0),
-            not_before: fields::not_before(fields, Millis::now).map_err(say)?,
+            language: fields::name(fields, "language")?,
+            priority: fields::priority(fields)?.unwrap_or(0.0),
+            run_id: fields::name(fields, "run_id")?,
+            lane: fields::name(fields, "lane")?,
+            timeout: fields::timeout(fields)?,
+            max_retries: fields::count(fields, "max_retries")?,
+            retry_count: fields::count(fields, "retry_count")?.unwrap_or(0),
+            not_before: fields::not_before(fields, Millis::now)?,
             concurrency_key: key,
             command,
             depends_on: depends_on.into_iter().map(JobId).collect(),
             recurs,
-            catch_up: fields::catch_up(fields).map_err(say)?.unwrap_or(CatchUp::One),
-            last_error: fields::name(fields, "last_error").map_err(say)?,
+            catch_up: fields::catch_up(fields)?.unwrap_or(CatchUp::One),
+            last_error: fields::name(fields, "last_error")?,
         })
     }
 
-    fn reject(self, place: Place<'_>, reason: &str) -> Submission {
+    fn reject(self, place: Place<'_>, bad: Bad) -> Submission {
         Submission::Rejected {
             id: self.id,
             has_own_id: self.has_own_id,
             content_hash: self.content_hash,
             raw: cut(self.text.to_owned()),
             title: self.title,
-            reason: format!("{place}: {reason}"),
+            reason: format!("{place}: {}", bad.reason),
+            fault: Box::new(Fault { line: place.line, column: place.column, ..*bad.fault }),
         }
+    }
+}
+
+/// Why an entry is rejected: for people, and piece by piece.
+struct Bad {
+    reason: String,
+    fault: Box<Fault>,
+}
+
+impl From<Flaw> for Bad {
+    fn from(flaw: Flaw) -> Self {
+        let reason = flaw.to_string();
+        let Flaw { field, expected, found } = flaw;
+        let fix = match field {
+            "title" => "Give the entry a `title`".to_owned(),
+            field => format!("Set `{field}` to {expected}, or remove it"),
+        };
+        let (expected, found) = (Some(expected), Some(found));
+        Self {
+            reason,
+            fault: Box::new(Fault {
+                field: Some(field.to_owned()),
+                expected,
+                found,
+                fix,
+                ..Fault::default()
+            }),
+        }
+    }
+}
+
+impl Bad {
+    fn refused_command(source: &str, fields: &Fields) -> Self {
+        let reason = format!(
+            "`command`: refused from source `{source}`; set `allow_commands = true` under [sources.{source}] in \
+             stallproof.toml, or use `stallproof add -- COMMAND`"
+        );
+        let fault = Fault {
+            field: Some("command".to_owned()),
+            expected: Some("no `command` from this source".to_owned()),
+            found: fields.get("command").map(fields::shown),
+            fix: "Remove `command` and give the entry a `title`; only its owner can allow commands in this source"
+                .to_owned(),
+            ..Fault::default()
+        };
+        Self { reason, fault: Box::new(fault) }
+    }
+
+    fn needy_recurrence(fields: &Fields) -> Self {
+        let reason =
+            "`depends_on`: expected none on recurring work, whose jobs start by the clock".to_owned();
+        let fault = Fault {
+            field: Some("depends_on".to_owned()),
+            expected: Some("none on recurring work".to_owned()),
+            found: fields.get("depends_on").map(fields::shown),
+            fix: "Remove `depends_on`, or `every` and `cron`".to_owned(),
+            ..Fault::default()
+        };
+        Self { reason, fault: Box::new(fault) }
     }
 }
 
@@ -216,6 +285,14 @@ fn unparsable(raw: &[u8], ctx: &ParseContext<'_>, err: Option<serde_json::Error>
         content_hash,
         raw: cut(String::from_utf8_lossy(raw).into_owned()),
         title: String::new(),
+        fault: Box::new(Fault {
+            line: place.line,
+            column: place.column,
+            field: None,
+            expected: Some("valid JSON".to_owned()),
+            found: Some(what.clone()),
+            fix: "Rewrite the entry as one valid JSON object".to_owned(),
+        }),
         reason: format!("{place}: {what}"),
     }
 }

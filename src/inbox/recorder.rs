@@ -7,6 +7,7 @@
 use super::intake::{BATCH_BYTES, BATCH_ENTRIES, Intake};
 use super::look::{Content, Unknown};
 use super::parse::{Place, overlong};
+use super::problem::{Problem, ProblemKind};
 use super::source::Doing;
 use super::view::{ElementKey, View};
 use crate::job::{ContentHash, Seq, State, Submission};
@@ -21,6 +22,7 @@ pub struct Recorder<'a> {
     doing: &'a Doing,
     view: View,
     differing: Vec<Differing<'a>>,
+    rejected: Vec<(ElementKey, Problem)>,
 }
 
 /// What a look has become.
@@ -30,6 +32,8 @@ pub struct Recorded {
     pub view: View,
     /// Every other element.
     pub notices: Vec<Notice>,
+    /// What is wrong with the elements that were recorded just now as rejected.
+    pub rejected: Vec<(ElementKey, Problem)>,
 }
 
 /// An element that its owner has to look after.
@@ -39,6 +43,8 @@ pub struct Notice {
     pub key: ElementKey,
     /// Place, problem and remedy.
     pub text: String,
+    /// The same for a program.
+    pub problem: Problem,
 }
 
 /// An element whose id belongs to a job with other content.
@@ -53,7 +59,7 @@ impl<'a> Recorder<'a> {
     /// For entries of `intake`'s source that stand in the file called `label`.
     #[must_use]
     pub fn new(intake: &'a Intake, label: &'a str, doing: &'a Doing) -> Self {
-        Self { intake, label, doing, view: View::default(), differing: Vec::new() }
+        Self { intake, label, doing, view: View::default(), differing: Vec::new(), rejected: Vec::new() }
     }
 
     /// Records all that is unknown; `None` when the file is not what was looked at any more.
@@ -77,23 +83,29 @@ impl<'a> Recorder<'a> {
             let submission = self.submission(differing.element, &raw);
             notices.extend(self.settle(differing, submission)?);
         }
-        Ok(Some(Recorded { view: self.view, notices }))
+        Ok(Some(Recorded { view: self.view, notices, rejected: self.rejected }))
     }
 
     fn flush(&mut self, batch: &mut Vec<(&'a Unknown, Submission)>) -> Result<(), LedgerError> {
         let (elements, submissions): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
-        let reasons: Vec<_> = submissions.iter().map(rejection).collect();
-        let answers = self.intake.record(submissions)?;
+        let answers = self.intake.record(submissions.clone())?;
         self.doing.moved();
-        for ((element, reason), Ingested { seq, state, kind }) in
-            elements.into_iter().zip(reasons).zip(answers)
+        for ((element, submission), Ingested { seq, state, kind }) in
+            elements.into_iter().zip(&submissions).zip(answers)
         {
             match kind {
                 IngestKind::Differs { started } => self.differing.push(Differing { element, seq, started }),
                 IngestKind::New | IngestKind::Known => self.view.add(element.key, seq, state),
             }
-            if let (IngestKind::New, Some(reason)) = (kind, reason) {
-                tracing::warn!(source = self.intake.source(), reason, "entry is rejected");
+            if let IngestKind::Differs { .. } = kind {
+                continue;
+            }
+            if let Some(problem) = self.intake.problem(submission, state, (element.line, element.column))? {
+                if kind == IngestKind::New {
+                    let reason = problem.error.as_str();
+                    tracing::warn!(source = self.intake.source(), reason, "entry is rejected");
+                }
+                self.rejected.push((element.key, problem));
             }
         }
         Ok(())
@@ -108,28 +120,50 @@ impl<'a> Recorder<'a> {
         let Differing { element, seq, started } = found;
         let id = terminal::escape(&submission.id().0).into_owned();
         let place = self.place(element);
-        let notice = |problem: &str| {
-            Ok(Some(Notice { key: element.key, text: format!("{place}: id `{id}` {problem}") }))
+        let title = match &submission {
+            Submission::Runnable(entry) => entry.title.clone(),
+            Submission::Rejected { title, .. } => title.clone(),
         };
+        let own_id = submission.id().0.clone();
+        let notice = |what: &str, (expected, fix): (&str, &str)| {
+            let text = format!("{place}: id `{id}` {what}");
+            let problem = Problem {
+                line: Some(element.line),
+                column: Some(element.column),
+                id: Some(own_id.clone()),
+                title: Some(title.clone()),
+                field: Some("id".to_owned()),
+                found: Some(own_id.clone()),
+                expected: Some(expected.to_owned()),
+                ..Problem::of_file(ProblemKind::Conflict, text.clone(), fix)
+            };
+            Ok(Some(Notice { key: element.key, text, problem }))
+        };
+        const OTHER_ID: &str = "Give this entry another `id` to run it, or remove it";
         if self.view.has_job(seq) {
             return notice(
                 "is used twice with different content; the first entry stands, give this one another id",
+                ("an id that no other entry of the file has", OTHER_ID),
             );
         }
         if element.salvaged {
             // An old version may have been left behind by a writer who did not truncate.
             return notice(
                 "differs from its job and stands behind damage; the job is left alone until the file is mended",
+                ("a file that is whole before this entry", "Mend the file first"),
             );
         }
-        let state = if rejection(&submission).is_some() { State::Rejected } else { State::Queued };
-        if started || !self.intake.replace(submission)? {
+        if started || !self.intake.replace(submission.clone())? {
             return notice(
                 "belongs to a job that has started, or came from another source, and this entry differs from it; \
                  the job is left alone, give the entry another id to run it",
+                ("an id that no job with other content has", OTHER_ID),
             );
         }
+        let state = self.intake.states(vec![seq])?.first().copied().unwrap_or(State::Queued);
         self.view.add(element.key, seq, state);
+        let place = (element.line, element.column);
+        self.rejected.extend(self.intake.problem(&submission, state, place)?.map(|one| (element.key, one)));
         tracing::info!(source = self.intake.source(), job_id = id, "edited entry replaces its queued job");
         Ok(None)
     }
@@ -144,12 +178,5 @@ impl<'a> Recorder<'a> {
 
     fn place(&self, element: &Unknown) -> Place<'a> {
         Place { file: self.label, line: element.line, column: element.column }
-    }
-}
-
-fn rejection(submission: &Submission) -> Option<String> {
-    match submission {
-        Submission::Rejected { reason, .. } => Some(reason.clone()),
-        Submission::Runnable(_) => None,
     }
 }

@@ -12,6 +12,7 @@ use super::drop_folder::DropFolder;
 use super::intake::Intake;
 use super::look::MAX_FILE_BYTES;
 use super::poller::{Shell, run};
+use super::problem::{Board, Desk};
 use super::prune::Site;
 use super::quarantine::Quarantine;
 use super::source::{Doing, SourceView};
@@ -36,6 +37,8 @@ pub struct Context {
     pub ledger: Ledger,
     /// Where the pollers show that they are alive.
     pub progress: Progress,
+    /// Where the sources say what is wrong with their input.
+    pub problems: Board,
 }
 
 /// Starts a poller per source on `tasks`; each ends when `stop` becomes true, or with an error that must end the
@@ -80,12 +83,16 @@ impl Context {
             quarantine: Quarantine::new(&self.workdir.quarantine()),
             ready: self.ledger.changed(),
         };
-        ArraySource::new(parts, Doing::default())
+        ArraySource::new(parts, Doing::default()).with_desk(self.desk(name, source))
     }
 
     fn directory(&self, name: &str, source: &config::Source, intake: Intake) -> DropFolder {
         let limbo = self.workdir.limbo().join(folder_name(name));
-        DropFolder::new(&source.path, limbo, intake, Doing::default())
+        DropFolder::new(&source.path, limbo, intake, Doing::default()).with_desk(self.desk(name, source))
+    }
+
+    fn desk(&self, name: &str, source: &config::Source) -> Desk {
+        Desk::new(&self.problems, name, &source.path, self.workdir.root())
     }
 }
 
@@ -126,6 +133,7 @@ mod tests {
             workdir: bed.workdir.clone(),
             ledger: bed.ledger.clone(),
             progress: progress.clone(),
+            problems: Board::default(),
         };
         bed.runtime.block_on(async {
             let mut tasks = JoinSet::new();

@@ -20,9 +20,9 @@ use super::rows::{
     Candidate, Claim, Claimed, Counts, FinishedAttempt, Hold, Ingested, LiveAttempt, Next, Rescued, Scope,
     Wanted,
 };
-use super::{LedgerError, batch, candidates, due, ingest, open, read, write};
+use super::{LedgerError, batch, candidates, due, ingest, letters, open, read, write};
 use crate::clock::Millis;
-use crate::job::{HoldKind, HoldReason, Seq, State};
+use crate::job::{Entry, HoldKind, HoldReason, Seq, State};
 use crate::status::Part;
 
 type Result<T> = std::result::Result<T, LedgerError>;
@@ -136,6 +136,11 @@ impl Ledger {
         self.call(Kind::Wakes, move |conn, _| ingest::replace(conn, &wanted, Millis::now())).await
     }
 
+    /// The way from an entry's dependencies back to itself, if there is one.
+    pub async fn circle(&self, entry: Box<Entry>) -> Result<Option<String>> {
+        self.call(Kind::Quick, move |conn, _| ingest::cycle(conn, &entry)).await
+    }
+
     /// The first `limit` first tries and `limit` retries that could start, in order.
     pub async fn candidates(&self, scope: Scope, limit: usize) -> Result<Vec<Candidate>> {
         self.call(Kind::Quick, move |conn, _| candidates::candidates(conn, &scope, limit)).await
@@ -226,6 +231,11 @@ impl Ledger {
             holds::mend(conn, &handler, Millis::now())
         })
         .await
+    }
+
+    /// Notes that a person has dismissed these dead letters, by id and last attempt; how many still were some.
+    pub async fn dismiss(&self, letters: Vec<(String, u32)>) -> Result<u64> {
+        self.call(Kind::Durable, move |conn, _| letters::dismiss(conn, &letters)).await
     }
 
     /// Every attempt that has no end yet.

@@ -54,7 +54,7 @@ pub(super) fn candidates(conn: &Connection, scope: &Scope, limit: usize) -> Resu
 }
 
 /// The classes that have something ready: one index seek each (a "loose" scan), however many jobs wait.
-fn ready_classes(conn: &Connection) -> Result<Vec<Class>> {
+pub(super) fn ready_classes(conn: &Connection) -> Result<Vec<Class>> {
     let mut query = conn.prepare_cached(
         "WITH RECURSIVE ready (id) AS (
              SELECT min(class) FROM job WHERE state = 'queued' AND due_at IS NULL AND unmet = 0

@@ -1,7 +1,6 @@
 //! What keeps more than one job back, and the incidents that lead to it.
 
 use rusqlite::{Connection, params};
-use serde::Serialize;
 
 use super::candidates::candidates;
 use super::rows::{Hold, Scope};
@@ -127,41 +126,6 @@ pub struct OpenIncident {
     pub signature: String,
     /// Failures so far.
     pub failures: u32,
-}
-
-/// An incident as people and the monitor see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Incident {
-    /// Its number; a later one has a higher.
-    pub id: i64,
-    /// The handler that failed.
-    pub handler: String,
-    /// The error of one of its failures.
-    pub error: String,
-    /// How many there were.
-    pub failures: u32,
-    /// When it was noticed.
-    pub opened_at: Millis,
-    /// When the handler worked again.
-    pub closed_at: Option<Millis>,
-}
-
-/// Every incident, oldest first.
-pub(super) fn incidents(conn: &Connection) -> Result<Vec<Incident>> {
-    let mut query = conn.prepare_cached(
-        "SELECT id, handler, error, failures, opened_at, closed_at FROM incident ORDER BY id",
-    )?;
-    let rows = query.query_map([], |row| {
-        Ok(Incident {
-            id: row.get(0)?,
-            handler: row.get(1)?,
-            error: row.get(2)?,
-            failures: row.get(3)?,
-            opened_at: Millis(row.get(4)?),
-            closed_at: read::time(row, 5)?,
-        })
-    })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Incidents that are open.

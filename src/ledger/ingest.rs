@@ -278,7 +278,7 @@ fn need(conn: &Connection, seq: Seq, needs: &[Need<'_>]) -> Result<()> {
 }
 
 /// The way from a job's dependencies back to itself, if there is one.
-fn cycle(conn: &Connection, entry: &Entry) -> Result<Option<String>> {
+pub(super) fn cycle(conn: &Connection, entry: &Entry) -> Result<Option<String>> {
     let mut ways: Vec<Vec<String>> = entry.depends_on.iter().map(|id| vec![id.0.clone()]).collect();
     let mut seen = std::collections::HashSet::new();
     while let Some(way) = ways.pop() {

@@ -8,7 +8,6 @@ use std::str::FromStr;
 use rusqlite::types::{FromSqlError, Value};
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
-use super::holds::Incident;
 use super::rows::{AttemptRow, Counts, Hold, JobRow};
 use super::{LedgerError, holds, open};
 use crate::clock::Millis;
@@ -165,11 +164,6 @@ impl Reader {
     /// Every hold in force.
     pub fn holds(&self) -> Result<Vec<Hold>> {
         holds::all(&self.conn)
-    }
-
-    /// Every incident of a handler, oldest first.
-    pub fn incidents(&self) -> Result<Vec<Incident>> {
-        holds::incidents(&self.conn)
     }
 
     /// `PRAGMA quick_check`: `None` when the ledger is sound, else what is wrong.

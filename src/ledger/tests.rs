@@ -195,6 +195,7 @@ async fn a_rejected_entry_that_is_mended_runs() {
         content_hash: ContentHash([1; 32]),
         raw: "{}".to_owned(),
         title: String::new(),
+        fault: Box::default(),
         reason: "no title".to_owned(),
     };
     let seq = bed.ledger.ingest(vec![bad]).await.unwrap()[0].seq;

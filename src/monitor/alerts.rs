@@ -37,6 +37,10 @@ pub enum Kind {
     GiveUp,
     /// It works again.
     Recovery,
+    /// A handler keeps failing, or a failure shall be told.
+    Incident,
+    /// That handler works again.
+    IncidentOver,
     /// Somebody asked for a test.
     Test,
 }

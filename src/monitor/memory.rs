@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::alerts::Kind;
 use super::backoff::Backoff;
+use super::handlers::Told;
 use crate::clock::Millis;
 use crate::runner::process::boot_id;
 use crate::workdir::Workdir;
@@ -37,6 +38,8 @@ pub struct Memory {
     pub told: Vec<Kind>,
     /// The old worker was ended and no new one was started yet.
     pub owed_start: bool,
+    /// Incidents of handlers that were told.
+    pub handlers: Told,
     /// The last restarts, for people.
     pub restarts: Vec<Restart>,
 }

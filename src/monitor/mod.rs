@@ -12,6 +12,7 @@ pub mod checks;
 pub mod cleanup;
 pub mod command;
 pub mod evidence;
+pub mod handlers;
 pub mod incident;
 pub mod look;
 pub mod memory;

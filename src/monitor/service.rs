@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use super::alerts::{Alerts, Event, Kind};
 use super::backoff::Permit;
+use super::handlers;
 use super::incident::{self, Case};
 use super::look::{self, Look};
 use super::memory::{Memory, Restart};
+use super::probe;
 use super::restart::{RestartError, Restarter};
 use super::scene::{Scene, error_chain};
 use super::verdict::{Judge, Limits, Seen, Verdict};
@@ -22,6 +24,8 @@ use crate::workdir::WorkdirError;
 
 /// The least time a worker must have worked before an incident is over.
 const CALM: Duration = Duration::from_secs(10);
+/// How long the ledger may take to tell the incidents of handlers.
+const INCIDENTS_LIMIT: Duration = Duration::from_secs(2);
 
 /// Why there is no monitor.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +107,7 @@ impl Service {
     /// One look and what follows from it; how long to wait for the next.
     fn round(&mut self) -> Duration {
         self.restarter.reap();
+        self.follow_handlers();
         let look = look::take(&self.scene);
         let now = monotonic_ms();
         let verdict = self.judge.look(now, look.seen.clone());
@@ -129,6 +134,26 @@ impl Service {
         if changed {
             tracing::info!(verdict = incident::sentence(verdict), "verdict");
             self.said = Some(verdict.clone());
+        }
+    }
+
+    /// Tells incidents of handlers. A ledger that does not answer has nothing to tell.
+    fn follow_handlers(&mut self) {
+        if self.scene.workdir.ledger().exists() {
+            let (scene, told) = (self.scene.clone(), self.memory.handlers.clone());
+            let seen = probe::ask(INCIDENTS_LIMIT, move || handlers::look(&scene, &told));
+            let Ok(Ok(seen)) = seen else { return };
+            let (told, news) = handlers::follow(&self.memory.handlers, &seen);
+            if told == self.memory.handlers {
+                return;
+            }
+            // Before anything is sent: a monitor that is killed now must not tell it twice.
+            self.memory.handlers = told;
+            self.remember();
+            for (kind, text) in news {
+                tracing::warn!(event = ?kind, text, "incident of a handler");
+                self.alerts.send(&Event::new(&self.scene, kind, text));
+            }
         }
     }
 

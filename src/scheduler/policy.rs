@@ -97,7 +97,9 @@ impl Usage {
         self.keys.get(key).copied().unwrap_or(0)
     }
 
-    fn by_handler(&self, handler: &str) -> usize {
+    /// Jobs of this handler that run.
+    #[must_use]
+    pub fn by_handler(&self, handler: &str) -> usize {
         self.handlers.get(handler).copied().unwrap_or(0)
     }
 }
@@ -198,7 +200,8 @@ impl Situation<'_> {
     }
 
     /// Whether one more retry leaves first tries their half.
-    fn has_room_for_retry(&self) -> bool {
+    #[must_use]
+    pub fn has_room_for_retry(&self) -> bool {
         match self.limits.slots {
             0 | 1 => !self.usage.last_was_retry,
             slots => self.usage.retries < slots / 2,

@@ -3,6 +3,7 @@
 mod alerts;
 mod diagnose;
 mod hung_input;
+mod incidents;
 mod ops;
 mod recover;
 mod restart;

@@ -14,22 +14,22 @@ use crate::status::{StatusError, StatusFile, WorkerState};
 use crate::workdir::Workdir;
 
 /// The state of the worker as an outsider sees it.
-pub(super) struct Verdict {
+pub(in crate::cli) struct Verdict {
     /// The state.
-    pub(super) state: WorkerState,
+    pub(in crate::cli) state: WorkerState,
     /// Why, where the state does not say it.
-    pub(super) reason: Option<String>,
+    pub(in crate::cli) reason: Option<String>,
     /// The process that holds the directory.
-    pub(super) pid: Option<i32>,
+    pub(in crate::cli) pid: Option<i32>,
     /// Seconds since the oldest critical part completed a round.
-    pub(super) age_seconds: Option<f64>,
+    pub(in crate::cli) age_seconds: Option<f64>,
     /// The file, when it is of the worker that is alive.
-    pub(super) file: Option<StatusFile>,
+    pub(in crate::cli) file: Option<StatusFile>,
 }
 
 impl Verdict {
     /// Looks at lock and file. A file that cannot be understood is a reason, not an error.
-    pub(super) fn of(workdir: &Workdir, stale_after: Duration) -> anyhow::Result<Self> {
+    pub(in crate::cli) fn of(workdir: &Workdir, stale_after: Duration) -> anyhow::Result<Self> {
         let holder = lock::holder(&workdir.worker_lock())?;
         let file = StatusFile::read(&workdir.status_file());
         Ok(match holder {

@@ -16,7 +16,7 @@ use crate::inbox::prune::create_private;
 /// Longest file name on every common file system, in bytes.
 const MAX_NAME: usize = 255;
 /// Beside a rejected file, says why.
-const REASON: &str = ".reason.txt";
+pub(super) const REASON: &str = ".reason.txt";
 /// Numbers tried for a name that is taken.
 const MAX_NUMBER: u32 = 10_000;
 

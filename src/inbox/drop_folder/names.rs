@@ -145,6 +145,13 @@ impl Names {
         Some(and_more(first, problems.count()))
     }
 
+    /// The files that cannot be used as they are, each with what is wrong with it.
+    pub(super) fn each_problem(&self) -> impl Iterator<Item = (&OsStr, &str)> {
+        self.known
+            .iter()
+            .filter_map(|(name, known)| Some((name.as_os_str(), known.problem.as_ref()?.what.as_str())))
+    }
+
     fn entry(&mut self, name: &OsStr, now: Instant) -> &mut Known {
         let new = Known { print: None, since: now, wait: None, problem: None };
         self.known.entry(name.to_owned()).or_insert(new)

@@ -6,6 +6,7 @@
 mod disk;
 mod drop_folder;
 mod files;
+mod handlers;
 mod history;
 mod ledger;
 mod leftovers;
@@ -74,12 +75,13 @@ impl Situation {
 type Check = fn(&Situation) -> Vec<Finding>;
 
 /// Name, check, and how long it may take.
-const SECTIONS: [(&str, Check, u64); 12] = [
+const SECTIONS: [(&str, Check, u64); 13] = [
     ("configuration", configuration, 5),
     ("worker", worker::check, 5),
     ("status file", status::check, 10),
     ("parts", parts::check, 5),
     ("queue", queue::check, 20),
+    ("handlers", handlers::check, 10),
     ("queue files", files::check, 30),
     ("drop folder", drop_folder::check, 5),
     ("ledger", ledger::check, 60),

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use super::{Situation, ago, parts, span};
 use crate::clock::Millis;
-use crate::job::State;
-use crate::ledger::{Backlog, Counts, LedgerError, RunningJob};
+use crate::ledger::{Backlog, LedgerError, LetterCount, RunningJob};
 use crate::monitor::look;
 use crate::monitor::report::{Finding, Level, Remedy};
 use crate::monitor::scene::error_chain;
@@ -17,7 +16,7 @@ const RETRIES: &str = "retry queue";
 const SLOW: Duration = Duration::from_secs(30);
 
 struct Facts {
-    counts: Counts,
+    letters: LetterCount,
     backlog: Backlog,
     running: Vec<RunningJob>,
     startable: bool,
@@ -35,7 +34,7 @@ fn facts(situation: &Situation) -> Result<Facts, LedgerError> {
     let ledger = situation.scene.ledger()?;
     let running = ledger.running()?;
     Ok(Facts {
-        counts: ledger.counts()?,
+        letters: ledger.letter_count()?,
         backlog: ledger.backlog()?,
         startable: look::startable(&situation.scene, &ledger, &running)?,
         running,
@@ -78,8 +77,9 @@ fn queue(situation: &Situation, facts: &Facts) -> Finding {
 }
 
 fn retries(situation: &Situation, facts: &Facts) -> Finding {
-    let failed = facts.counts.of(State::Failed);
-    let summary = format!("{} wait for a later time; {failed} failed for good", facts.backlog.later);
+    let LetterCount { count, oldest } = facts.letters;
+    let oldest = oldest.map_or_else(String::new, |at| format!(", the oldest for {}", span(ago(at))));
+    let summary = format!("{} wait for a later time; {count} dead letters{oldest}", facts.backlog.later);
     let overdue = facts.backlog.next_due.is_some_and(|due| ago(due) > Duration::from_secs(60));
     let ready = situation.own_status().is_some_and(|status| status.state == WorkerState::Ready);
     if overdue && ready {

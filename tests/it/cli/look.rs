@@ -451,6 +451,7 @@ fn help_names_every_command() {
       add          Add a job to the ledger; prints its id
       list         List jobs, newest first
       show         Show everything about one job
+      why          Say why a job does not run, or why it ran again, and what would change that
       log          Print what an attempt of a job wrote
       status       Tell what the worker is doing
       wait         Wait until jobs are over
@@ -467,6 +468,7 @@ fn help_names_every_command() {
       init         Create the files and folders that are missing in the working directory
       demo         Run a handful of sample ideas in a scratch folder
       selftest     Run the real programs under fire in a scratch folder and draw the balance
+      schema       Print the JSON Schema of an entry
       completions  Print the completion script of a shell
       man          Print the manual page, of a command or of the whole program
 
