@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+mod reports;
 mod waiting;
 
 use super::*;
