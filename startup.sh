@@ -57,11 +57,23 @@ build() {
     cargo build --release --locked --manifest-path "$here/Cargo.toml"
 }
 
+# A worker that works is not stopped for one that cannot start.
+check_config() {
+    local said
+    [ -e "$dir/stallproof.toml" ] || return 0
+    said=$("$stallproof" --dir "$dir" check "$dir/stallproof.toml" 2>&1) && return 0
+    printf '%s\n' "$said" >&2
+    die "stallproof.toml cannot be used; nothing was stopped or started"
+}
+
 # The lock of the directory says who holds it; nothing is ever looked for by name.
 stop_all() {
     "$health_monitor" --stop --dir "$dir"
     "$stallproof" --dir "$dir" drain
 }
+
+# Its own exit codes tell warning from critical; ours say healthy or not.
+diagnose() { "$health_monitor" --diagnose --dir "$dir" || exit 1; }
 
 start_detached() {
     local log=$1
@@ -71,10 +83,10 @@ start_detached() {
 }
 
 wait_ready() {
-    local pid=$1 deadline=$((SECONDS + 120))
+    local pid=$1 deadline=$((SECONDS + 120)) log=$dir/logs/worker.out
     until grep -q "\"pid\":$pid,.*\"state\":\"ready\"" "$dir/worker_status.json" 2>/dev/null; do
-        kill -0 "$pid" 2>/dev/null || die "the worker ended before it was ready; see $dir/logs/worker.out"
-        [ $SECONDS -lt $deadline ] || die "the worker is not ready after 120 s; see $dir/logs/worker.out"
+        kill -0 "$pid" 2>/dev/null || { tail -n 5 "$log" >&2; die "the worker ended before it was ready; see $log"; }
+        [ $SECONDS -lt $deadline ] || die "the worker is not ready after 120 s; see $log"
         sleep 0.05
     done
 }
@@ -82,6 +94,7 @@ wait_ready() {
 start() {
     mkdir -p "$dir/logs"
     dir=$(cd "$dir" && pwd)
+    check_config
     stop_all
     start_detached "$dir/logs/worker.out" "$stallproof" --dir "$dir" worker
     wait_ready "$started_pid"
@@ -100,9 +113,13 @@ demo() {
     say
     "$stallproof" --dir "$dir" list --all
     say
+    "$stallproof" --dir "$dir" list --all --state failed | awk 'NR > 1 { print $1 }' | while read -r id; do
+        say "why $id failed: $("$stallproof" --dir "$dir" log --stderr "$id")"
+    done
+    say
     find "$dir/implementation_outputs" -type f | sort | sed "s|^$dir/|  |"
     say
-    "$health_monitor" --diagnose --dir "$dir"
+    diagnose
     say "all of it is in $dir"
 }
 
@@ -110,7 +127,7 @@ case $mode in
     start)
         build
         start
-        "$health_monitor" --diagnose --dir "$dir"
+        diagnose
         ;;
     demo)
         build
@@ -118,11 +135,11 @@ case $mode in
         ;;
     stop)
         [ -x "$stallproof" ] || build
-        stop_all
+        stop_all || exit 1
         ;;
     status)
         [ -x "$stallproof" ] || build
         "$stallproof" --dir "$dir" status
-        "$health_monitor" --diagnose --dir "$dir"
+        diagnose
         ;;
 esac

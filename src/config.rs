@@ -4,9 +4,12 @@
 //! Parsing yields plain data (`raw`), checked once into [`Config`], which cannot hold a bad mix. Never reads
 //! anything but that one file.
 
+mod gates;
+mod generate;
 mod live;
 mod raw;
 mod raw_retry;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -20,8 +23,11 @@ use serde_json::Value;
 use crate::job::{ErrorType, source};
 use crate::workdir::Workdir;
 
+pub use gates::GateConfig;
+pub use generate::{Generate, Step};
 pub use live::{Live, Settings};
 pub use raw::parse_duration;
+pub use rules::{Overrides, Pattern, Rule};
 
 /// The name of the built-in handler.
 pub const MATERIALIZE: &str = "materialize";
@@ -39,8 +45,10 @@ pub struct Config {
     pub poll_interval: Duration,
     /// Sources by name.
     pub sources: BTreeMap<String, Source>,
-    /// Command handlers by name.
+    /// Handlers of the user's by name: every one but the built-in `materialize`.
     pub handlers: BTreeMap<String, Handler>,
+    /// What is asked of what `materialize` writes.
+    pub materialize_gate: GateConfig,
     /// When failed attempts are tried again.
     pub retry: RetryPolicy,
     /// What becomes of jobs that the gate refused.
@@ -101,13 +109,26 @@ pub enum SourceKind {
     Directory,
 }
 
-/// A `command` handler.
+/// A handler of the user's: `command`, or `generate`.
 #[derive(Clone, Debug)]
 pub struct Handler {
     /// Program and arguments.
     pub command: Vec<String>,
     /// Time limit of an attempt.
     pub timeout: Option<Duration>,
+    /// What is asked of what it produced; `None`: nothing.
+    pub gate: Option<GateConfig>,
+    /// Set for `generate`: its command answers a prompt. `None`: its command does the work itself.
+    pub generate: Option<Generate>,
+}
+
+impl Handler {
+    /// Every program that some attempt of it may start.
+    pub fn programs(&self) -> impl Iterator<Item = &str> {
+        let steps = self.generate.iter().flat_map(|generate| &generate.escalation);
+        let later = steps.filter_map(|step| step.command.as_ref());
+        [&self.command].into_iter().chain(later).filter_map(|command| command.first().map(String::as_str))
+    }
 }
 
 /// `[retry]`: exponential back-off with jitter, and what is done about a handler that fails as a whole.
@@ -185,32 +206,9 @@ pub struct ReworkPolicy {
 pub struct Admission {
     /// Below so many bytes of available memory; starts are allowed again a quarter above. 0 switches it off.
     pub min_free_memory: u64,
-    /// Below so many free bytes on the disk of the working directory; 0 switches it off.
-    pub min_free_disk: u64,
-}
-
-/// `[[rules]]`: what holds for entries that match.
-#[derive(Clone, Debug)]
-pub struct Rule {
-    /// Field name to the values that match, compared without regard to case.
-    pub matches: BTreeMap<String, Vec<String>>,
-    /// What the rule sets.
-    pub sets: Overrides,
-}
-
-/// What rules can set on a job.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Overrides {
-    /// Lane.
-    pub lane: Option<String>,
-    /// Handler.
-    pub handler: Option<String>,
-    /// Time limit of an attempt.
-    pub timeout: Option<Duration>,
-    /// Priority.
-    pub priority: Option<f64>,
-    /// Attempts after the first.
-    pub max_retries: Option<u32>,
+    /// Below so many free bytes on the disk of the working directory; 0 switches it off, `None` is 64 MiB, or a twentieth
+    /// of a small disk.
+    pub min_free_disk: Option<u64>,
 }
 
 /// `[monitor]`.
@@ -354,24 +352,17 @@ impl Config {
         self.sources.get(source_name).map_or(1, |source| source.rank)
     }
 
+    /// Handlers that some job may be given: those of sources and rules, and the default.
+    pub fn handlers_named(&self) -> impl Iterator<Item = &str> {
+        let by_source = self.sources.values().map(|source| source.handler.as_str());
+        let by_rule = self.rules.iter().filter_map(|rule| rule.sets.handler.as_deref());
+        by_source.chain(by_rule).chain([self.worker.handler.as_str()])
+    }
+
     /// Whether a handler of this name exists.
     #[must_use]
     pub fn has_handler(&self, name: &str) -> bool {
         name == MATERIALIZE || self.handlers.contains_key(name)
-    }
-}
-
-impl Rule {
-    fn applies(&self, source_name: &str, fields: &serde_json::Map<String, Value>) -> bool {
-        self.matches.iter().all(|(field, wanted)| {
-            let found = match (field.as_str(), fields.get(field)) {
-                ("source", _) => source_name.to_owned(),
-                (_, Some(Value::String(text))) => text.clone(),
-                (_, Some(value @ (Value::Number(_) | Value::Bool(_)))) => value.to_string(),
-                _ => return false,
-            };
-            wanted.iter().any(|value| value.to_lowercase() == found.to_lowercase())
-        })
     }
 }
 

@@ -32,7 +32,7 @@ pub struct ContentHash(pub [u8; 32]);
 macro_rules! words {
     ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
         #[serde(rename_all = "snake_case")]
         pub enum $name { $($(#[$vmeta])* $variant),+ }
 
@@ -121,6 +121,20 @@ words! {
         Interrupted = "interrupted",
         /// Holder and process tree are gone and left no exit record; uses up an attempt.
         Lost = "lost",
+    }
+}
+
+words! {
+    /// What the gate says about what an attempt produced; kept apart from how the attempt itself ended.
+    GateVerdict {
+        /// Every check passed.
+        Pass = "pass",
+        /// A check refused it.
+        Fail = "fail",
+        /// A check could not finish: it ran out of time or crashed. Never a pass.
+        Inconclusive = "inconclusive",
+        /// The gate's own program is missing. Never a pass.
+        Blocked = "blocked",
     }
 }
 

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 
 use crate::clock::Millis;
 use crate::config::RetryPolicy;
-use crate::job::{ErrorType, Outcome};
+use crate::job::{ErrorType, GateVerdict, Outcome};
 use crate::ledger::Next;
 
 /// sysexits(3): the input is wrong, so another try would end the same way.
@@ -38,6 +38,18 @@ pub struct Ended {
     pub attempts: u32,
     /// Attempts in all.
     pub max_attempts: u32,
+    /// What the gate said, if it was asked.
+    pub gate: Option<GateVerdict>,
+    /// Whether another attempt makes something new. Code that is only written out again would be refused again.
+    pub makes_new: bool,
+}
+
+impl Ended {
+    /// Whether the gate has judged, and would judge again, exactly what another attempt would make.
+    fn is_refused_for_good(self) -> bool {
+        let is_open = matches!(self.gate, Some(GateVerdict::Inconclusive | GateVerdict::Blocked));
+        !self.makes_new && !is_open
+    }
 }
 
 /// The class of a failure; `None` for an end that is none.
@@ -76,8 +88,9 @@ pub fn next(ended: Ended, policy: &RetryPolicy, now: Millis, jitter: f64) -> Nex
 fn is_retried(ended: Ended, class: ErrorType, policy: &RetryPolicy) -> bool {
     let rule = policy.classes.get(&class);
     let by_default = match class {
-        // The same input would be refused again.
-        ErrorType::Gate | ErrorType::Data => false,
+        ErrorType::Gate => !ended.is_refused_for_good(),
+        // The same input would be wrong again.
+        ErrorType::Data => false,
         ErrorType::Spawn => is_passing(ended.spawn_errno),
         ErrorType::Exit | ErrorType::Signal | ErrorType::Timeout | ErrorType::Temporary | ErrorType::Lost => {
             true
@@ -119,6 +132,8 @@ mod tests {
             park_until: None,
             attempts: 1,
             max_attempts: 4,
+            gate: None,
+            makes_new: false,
         }
     }
 
@@ -143,6 +158,14 @@ mod tests {
                 Next::ParkUntil(Millis(9)),
             ),
             (other(Outcome::GateFailed), Next::Fail),
+            (Ended { gate: Some(GateVerdict::Fail), ..other(Outcome::GateFailed) }, Next::Fail),
+            (Ended { gate: Some(GateVerdict::Inconclusive), ..other(Outcome::GateFailed) }, again.clone()),
+            (Ended { gate: Some(GateVerdict::Blocked), ..other(Outcome::GateFailed) }, again.clone()),
+            (Ended { makes_new: true, ..other(Outcome::GateFailed) }, again.clone()),
+            // Whoever makes something new may still fail for good by its exit code, but not by a refusal.
+            (Ended { makes_new: true, ..ended(Outcome::GateFailed, Some(65)) }, again.clone()),
+            (Ended { makes_new: true, ..failed(Some(65)) }, Next::Fail),
+            (Ended { makes_new: true, attempts: 4, ..other(Outcome::GateFailed) }, Next::Fail),
             (failed(Some(1)), again.clone()),
             (failed(None), again.clone()),
             (other(Outcome::TimedOut), again.clone()),

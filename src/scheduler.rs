@@ -86,11 +86,15 @@ impl Scheduler {
                     Some(event) => self.note(event),
                     None => return Ok(()),
                 },
-                _ = ready.changed() => self.refresh().await?,
+                _ = ready.changed() => {
+                    self.refresh().await?;
+                }
                 () = settings.changed() => {
                     self.limits = Limits::of(&settings.config(), settings.slots());
                     self.settings = settings;
                     self.stale = true;
+                    // A slot whose offer is dropped closes.
+                    self.free.retain(|slot| is_wanted(slot, self.limits.slots));
                 }
                 () = tokio::time::sleep_until(due) => {
                     if self.next_due.is_some_and(|due| due <= Instant::now()) {
@@ -102,6 +106,11 @@ impl Scheduler {
             while let Ok(event) = self.events.try_recv() {
                 self.note(event);
             }
+            // What ended may have closed a gate; a slot that is free because of it must not run through before.
+            if ready.has_changed().unwrap_or(false) {
+                ready.borrow_and_update();
+                self.refresh().await?;
+            }
             self.start_jobs().await?;
         }
         Ok(())
@@ -109,7 +118,8 @@ impl Scheduler {
 
     fn note(&mut self, event: SlotEvent) {
         match event {
-            SlotEvent::Free(slot) => self.free.push(slot),
+            SlotEvent::Free(slot) if is_wanted(&slot, self.settings.slots()) => self.free.push(slot),
+            SlotEvent::Free(_) => {}
             SlotEvent::Ended(seq) => {
                 let Some(load) = self.usage.remove(seq) else { return };
                 // Room in a lane or key may let in a job that the window was fetched without.
@@ -140,7 +150,12 @@ impl Scheduler {
 
     /// Fills free slots while there is anything to start.
     async fn start_jobs(&mut self) -> Result<(), LedgerError> {
-        while !self.free.is_empty() {
+        loop {
+            // While surplus slots finish what they have, the others take nothing new beyond the number in force.
+            let room = self.limits.slots.saturating_sub(self.usage.running()).min(self.free.len());
+            if room == 0 {
+                return Ok(());
+            }
             if self.stale || self.window.is_empty() {
                 let Some(scope) = self.situation().scope(self.run_id.as_deref()) else {
                     // A hold on everything ends with a change of the ledger, which makes the window stale again.
@@ -153,7 +168,7 @@ impl Scheduler {
                     return Ok(());
                 }
             }
-            let picks = choose(&self.window, self.situation(), self.free.len());
+            let picks = choose(&self.window, self.situation(), room);
             if picks.is_empty() {
                 // Everything in the window waits for a lane or key that filled up since it was fetched.
                 if self.window.len() < WINDOW {
@@ -164,7 +179,6 @@ impl Scheduler {
             }
             self.claim(picks).await?;
         }
-        Ok(())
     }
 
     async fn claim(&mut self, picks: Vec<Candidate>) -> Result<(), LedgerError> {
@@ -177,8 +191,9 @@ impl Scheduler {
             .map(|(slot, pick)| Claim { seq: pick.seq, slot: slot.index, holder: slot.holder.clone() })
             .collect();
         let claimed = self.ledger.claim(claims).await?;
+        let is_news = claimed.iter().any(Option::is_none);
         for (slot, claimed) in slots.into_iter().zip(claimed) {
-            // A job that was cancelled meanwhile is no longer to be had; its slot stays free.
+            // A job that was cancelled or paused meanwhile is no longer to be had; its slot stays free.
             let Some(claimed) = claimed else {
                 self.free.push(slot);
                 continue;
@@ -189,6 +204,11 @@ impl Scheduler {
                 tracing::error!(job_id = %claimed.id, slot = slot.index, "slot went away with a job in hand");
             }
         }
-        Ok(())
+        if is_news { self.refresh().await } else { Ok(()) }
     }
+}
+
+/// Whether this slot is one of those in force.
+fn is_wanted(slot: &FreeSlot, slots: usize) -> bool {
+    usize::try_from(slot.index).is_ok_and(|index| index < slots)
 }

@@ -6,23 +6,27 @@
 //! running attempts go on in their holders and are adopted by the next worker. Wiring only: every decision is made in
 //! the part it belongs to.
 
+mod admission;
+mod controller;
 mod heartbeat;
 mod idle;
 mod recover;
+mod runs;
+mod slots;
 mod stop;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::config::{Config, Live, Settings};
 use crate::inbox::{self, source::SourceView};
-use crate::ledger::{Counts, Ledger, LiveAttempt};
+use crate::ledger::{Counts, Effect, Ledger};
 use crate::lock::DirLock;
 use crate::logging;
 use crate::queue_report::QueueReport;
@@ -30,13 +34,16 @@ use crate::retry::dead_letters::DeadLetters;
 use crate::retry::failures::Failures;
 use crate::runner::board::Board;
 use crate::runner::handler::Workshop;
-use crate::runner::slot::{Close, Shared, Slot};
+use crate::runner::offer::SlotEvent;
+use crate::runner::slot::{Close, Shared};
 use crate::scheduler::Scheduler;
 use crate::status::scribe;
 use crate::status::{Progress, StatusWriter, WorkerState};
 use crate::workdir::Workdir;
 
+use controller::{Controller, Request, Wish};
 use heartbeat::Heartbeat;
+use slots::Slots;
 
 /// How a worker is asked to run.
 #[derive(Clone, Debug, Default)]
@@ -88,6 +95,14 @@ pub fn run(workdir: Workdir, options: Options) -> anyhow::Result<()> {
 #[error("a part of the worker panicked: {0}; running jobs go on and the next worker adopts them")]
 pub struct PartPanicked(String);
 
+/// Nothing more can be done, but not everything is done.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0} jobs are left that wait for a person: for a job that failed, a handler's program or the end of a pause; \
+     `stallproof list --state queued` shows them, `stallproof why ID` tells what each needs"
+)]
+pub struct JobsLeft(u64);
+
 /// Takes the directory, then runs.
 async fn hold(workdir: Workdir, options: Options) -> anyhow::Result<()> {
     let config = Arc::new(Config::load(&workdir)?);
@@ -120,7 +135,7 @@ struct Worker {
     progress: Progress,
     /// Slots and scheduler, pollers, and the tasks around them: none of them ends while the worker works.
     parts: JoinSet<anyhow::Result<()>>,
-    slots: JoinSet<anyhow::Result<()>>,
+    slots: Slots,
     /// Parts that keep files for others; they end after the slots, so that the files tell how things ended.
     scribes: JoinSet<anyhow::Result<()>>,
     finish: watch::Sender<bool>,
@@ -128,6 +143,8 @@ struct Worker {
     sources: Vec<watch::Receiver<SourceView>>,
     close: watch::Sender<Close>,
     stop: watch::Sender<bool>,
+    /// What the controller asks for.
+    wishes: mpsc::Receiver<Request>,
     /// Ends when the last handle of the ledger is gone.
     ledger_thread: JoinHandle<()>,
 }
@@ -156,16 +173,36 @@ impl Worker {
             (board.clone(), progress.clone()),
             live.clone(),
         )?;
+        let mut parts = JoinSet::new();
+        parts.spawn(heartbeat.clone().run());
+        let shop = Arc::new(Workshop::new(workdir.clone(), live.clone())?);
+        let inherited = recover::inherited(&shop, &ledger).await?;
+        // Nobody waits for a service; whoever waits for the end of this worker would wait for a pause as well.
+        let pauses = !options.until_idle && options.run.is_none();
+        let failures = Failures::resume(ledger.clone(), live.clone(), pauses).await?;
+        let close = watch::Sender::new(Close::No);
+        let (events, heard) = mpsc::unbounded_channel();
+        let shared = Shared {
+            failures,
+            shop: shop.clone(),
+            ledger: ledger.clone(),
+            board: board.clone(),
+            events,
+            close: close.subscribe(),
+            holder_log: workdir.state().join("holder.log"),
+        };
+        let (asks, wishes) = mpsc::channel(1);
         let mut worker = Self {
-            parts: JoinSet::new(),
-            slots: JoinSet::new(),
+            parts,
+            slots: Slots::start(shared, inherited, slots),
             scribes: JoinSet::new(),
             finish: watch::Sender::new(false),
             problems: inbox::problem::Board::default(),
             sources: Vec::new(),
-            close: watch::Sender::new(Close::No),
+            close,
             stop: watch::Sender::new(false),
-            heartbeat: heartbeat.clone(),
+            wishes,
+            heartbeat,
             settings,
             options,
             ledger,
@@ -173,14 +210,13 @@ impl Worker {
             progress,
             ledger_thread,
         };
-        worker.parts.spawn(heartbeat.run());
-        let shop = Arc::new(Workshop::new(workdir.clone(), live.clone())?);
-        let inherited = recover::inherited(&shop, &worker.ledger).await?;
-        // Nobody waits for a service; whoever waits for the end of this worker would wait for a pause as well.
-        let pauses = !worker.options.until_idle && worker.options.run.is_none();
-        let failures = Failures::resume(worker.ledger.clone(), live.clone(), pauses).await?;
-        worker.start_slots(shop, failures, inherited, workdir.state().join("holder.log"));
+        let part = worker.progress.side_part("admission", PART_LIMIT);
+        let watch = admission::Watch::start(worker.ledger.clone(), live.clone(), shop, workdir.clone(), part);
+        let watch = watch.await?;
+        worker.parts.spawn(watch.run());
+        worker.start_scheduler(heard);
         worker.parts.spawn(stop::follow_cancel_requests(worker.ledger.clone(), worker.board.clone()));
+        worker.start_controller(workdir.clone(), config, asks)?;
         let signals = stop::Signals::new()?;
         worker.heartbeat.show(WorkerState::Ready, None).await;
         if let Err(err) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
@@ -191,38 +227,31 @@ impl Worker {
         Ok((worker, signals))
     }
 
-    /// One task per slot; attempts of the last worker go to the slots first.
-    fn start_slots(
-        &mut self,
-        shop: Arc<Workshop>,
-        failures: Failures,
-        inherited: Vec<LiveAttempt>,
-        holder_log: PathBuf,
-    ) {
-        let (events, heard) = mpsc::unbounded_channel();
-        let shared = Shared {
-            failures,
-            shop,
-            ledger: self.ledger.clone(),
-            board: self.board.clone(),
-            events,
-            close: self.close.subscribe(),
-            holder_log,
-        };
-        let count = self.settings.borrow().slots;
-        let mut inherited = inherited.into_iter();
-        let numbers = 0_u32..;
-        for index in numbers.clone().take(count) {
-            self.slots.spawn(Slot::new(index, shared.clone()).run(inherited.next()));
-        }
-        for (index, live) in numbers.skip(count).zip(inherited) {
-            self.slots.spawn(Slot::new(index, shared.clone()).run_inherited(live));
-        }
+    fn start_scheduler(&mut self, heard: mpsc::UnboundedReceiver<SlotEvent>) {
         let part = self.progress.part("scheduler", PART_LIMIT);
         let scheduler =
             Scheduler::new(self.ledger.clone(), part, self.live(), self.options.run.clone(), heard);
         let stop = self.stop.subscribe();
         self.parts.spawn(async move { scheduler.run(stop).await.context("the scheduler failed") });
+    }
+
+    fn start_controller(
+        &mut self,
+        workdir: Workdir,
+        started: Arc<Config>,
+        wishes: mpsc::Sender<Request>,
+    ) -> anyhow::Result<()> {
+        let controller = Controller {
+            ledger: self.ledger.clone(),
+            live: self.live(),
+            workdir,
+            started,
+            wishes,
+            hangup: signal(SignalKind::hangup()).context("cannot listen to signals")?,
+            part: self.progress.side_part("control", PART_LIMIT),
+        };
+        self.parts.spawn(async move { controller.run().await.context("following control events failed") });
+        Ok(())
     }
 
     fn live(&self) -> Live {
@@ -247,6 +276,7 @@ impl Worker {
             problems: self.problems.clone(),
         };
         self.sources = inbox::spawn(context, &mut self.parts, self.stop.subscribe());
+        self.parts.spawn(runs::follow(self.ledger.clone(), self.sources.clone()));
     }
 
     /// Works until there is a reason to end, then ends in order.
@@ -257,24 +287,68 @@ impl Worker {
             board: self.board.clone(),
             sources: self.sources.clone(),
         };
-        let why = tokio::select! {
-            why = signals.next() => why,
-            () = idle::wait(quiet) => stop::Why::Idle,
-            failed = first_failure(&mut self.parts) => return Err(failed),
-            failed = first_failure(&mut self.slots) => return Err(failed),
-            failed = first_failure(&mut self.scribes) => return Err(failed),
+        let over = if quiet.options.run.is_some() { stop::Why::RunOver } else { stop::Why::Idle };
+        let mut stuck = None;
+        let mut idle = Box::pin(idle::wait(quiet));
+        let (why, asked) = loop {
+            tokio::select! {
+                why = signals.next() => break (why, None),
+                Some(Request { wish, done }) = self.wishes.recv() => match wish {
+                    Wish::Settings(settings) => {
+                        self.put_in_force(settings);
+                        // Whoever asked may be gone.
+                        let _ = done.send(());
+                    }
+                    Wish::Drain(seq) => break (stop::Why::Asked, Some((seq, done))),
+                },
+                idle = &mut idle => {
+                    stuck = if let idle::Idle::Stuck(jobs) = idle { Some(jobs) } else { None };
+                    break (over, None);
+                }
+                failed = first_failure(&mut self.parts) => return Err(failed),
+                failed = self.slots.failure() => return Err(failed),
+                failed = first_failure(&mut self.scribes) => return Err(failed),
+            }
         };
-        self.end(why, signals).await
+        drop(idle);
+        self.say_that_it_ends(why).await;
+        if let Some((seq, done)) = asked {
+            self.drained(seq).await;
+            let _ = done.send(());
+        }
+        self.end(why, signals).await?;
+        stuck.map_or(Ok(()), |jobs| Err(JobsLeft(jobs).into()))
     }
 
-    async fn end(mut self, why: stop::Why, mut signals: stop::Signals) -> anyhow::Result<()> {
+    /// First the settings, so that no offer of a new slot is refused.
+    fn put_in_force(&mut self, settings: Settings) {
+        let slots = settings.slots;
+        self.settings.send_replace(settings);
+        self.slots.set(slots);
+    }
+
+    async fn say_that_it_ends(&self, why: stop::Why) {
         tracing::info!(reason = why.as_str(), "worker stops");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         self.heartbeat.show(WorkerState::Draining, Some(why.as_str())).await;
+    }
+
+    /// Marks the event that asked for the end, now that the status says so.
+    async fn drained(&self, seq: i64) {
+        let marked = self.ledger.conclude(seq, Effect::done("the worker drains"));
+        if !matches!(tokio::time::timeout(CLOSE_LIMIT, marked).await, Ok(Ok(_))) {
+            tracing::warn!(seq, "cannot mark the event that asked for the end; the next worker does");
+        }
+    }
+
+    async fn end(mut self, why: stop::Why, mut signals: stop::Signals) -> anyhow::Result<()> {
+        // Whatever is wished for from now on is refused.
+        self.wishes.close();
+        while self.wishes.try_recv().is_ok() {}
         self.stop.send_replace(true);
-        self.close.send_replace(if why == stop::Why::Handover { Close::Handover } else { Close::Drain });
+        self.close.send_replace(why.close());
         let config = self.live().config();
-        stop::end_slots(&mut self.slots, &self.board, &config.worker, &mut signals).await?;
+        stop::end_slots(self.slots.tasks(), &self.board, &config.worker, &mut signals).await?;
         self.finish.send_replace(true);
         let written = async { while self.scribes.join_next().await.is_some() {} };
         if tokio::time::timeout(CLOSE_LIMIT, written).await.is_err() {
@@ -291,8 +365,8 @@ impl Worker {
     async fn close_ledger(mut self) {
         self.scribes.shutdown().await;
         self.parts.shutdown().await;
-        let Self { ledger_thread, ledger, heartbeat, .. } = self;
-        drop((ledger, heartbeat));
+        let Self { ledger_thread, ledger, heartbeat, slots, .. } = self;
+        drop((ledger, heartbeat, slots));
         let closed = tokio::task::spawn_blocking(move || ledger_thread.join());
         if tokio::time::timeout(CLOSE_LIMIT, closed).await.is_err() {
             tracing::warn!("the ledger is still in use by a call that hangs; the next start folds its WAL");
@@ -303,14 +377,21 @@ impl Worker {
 /// Resolves when a task that should go on has failed; one that ended well (a surplus slot) is no news.
 async fn first_failure(tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Error {
     while let Some(ended) = tasks.join_next().await {
-        match ended {
-            Ok(Ok(())) => {}
-            Ok(Err(err)) => return err,
-            Err(err) if err.is_panic() => return PartPanicked(panic_text(err)).into(),
-            Err(err) => return err.into(),
+        if let Some(failure) = task_failure(ended) {
+            return failure;
         }
     }
     std::future::pending().await
+}
+
+/// What is wrong about the end of a task, if something is.
+fn task_failure(ended: Result<anyhow::Result<()>, tokio::task::JoinError>) -> Option<anyhow::Error> {
+    match ended {
+        Ok(Ok(())) => None,
+        Ok(Err(err)) => Some(err),
+        Err(err) if err.is_panic() => Some(PartPanicked(panic_text(err)).into()),
+        Err(err) => Some(err.into()),
+    }
 }
 
 fn panic_text(err: tokio::task::JoinError) -> String {

@@ -11,8 +11,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use super::context::Context;
 use super::output::Out;
 use super::{
-    add, cancel, check, cleanup, completions, demo, failure, handle, init, list, log, man, retry, schema,
-    show, status, stop, wait, why, worker,
+    add, cancel, check, cleanup, completions, demo, failure, handle, init, list, log, man, pause, reload,
+    retry, schema, selftest, show, slots, status, stop, wait, why, worker,
 };
 
 /// What was asked is done.
@@ -63,8 +63,16 @@ enum Command {
     Cancel(cancel::Args),
     /// Queue failed or cancelled jobs again
     Retry(retry::Args),
+    /// Start nothing new of a lane, source or handler, or at all; what runs goes on
+    Pause(pause::Args),
+    /// End a pause
+    Resume(pause::Args),
+    /// Run another number of attempts at once
+    Slots(slots::Args),
+    /// Let the worker read its configuration again
+    Reload(reload::Args),
     /// Stop the worker: no new work, then running attempts get their grace
-    Drain(stop::Args),
+    Drain(stop::DrainArgs),
     /// Stop the worker and leave running attempts to the next one
     Handover(stop::Args),
     /// Look for mistakes in the configuration and the queue files
@@ -75,6 +83,11 @@ enum Command {
     Init(init::Args),
     /// Run a handful of sample ideas in a scratch folder
     Demo(demo::Args),
+    /// Run the real programs under fire in a scratch folder and draw the balance
+    Selftest(selftest::Args),
+    /// A job or a writer of a self test
+    #[command(hide = true)]
+    SelftestPart(selftest::PartArgs),
     /// Carry out a built-in handler for the entry on standard input
     #[command(hide = true)]
     Handle(handle::Args),
@@ -93,6 +106,9 @@ pub fn main() -> ExitCode {
     if let Command::Handle(args) = &cli.command {
         // Its exit code is the handler's word to the worker, not ours to a person.
         return handle::run(args);
+    }
+    if let Command::SelftestPart(args) = &cli.command {
+        return selftest::part(args);
     }
     let context = Context::new(cli.dir, cli.json);
     let mut out = Out::stdout();
@@ -128,14 +144,19 @@ fn run(command: &Command, context: &Context, out: &mut Out) -> anyhow::Result<u8
         Command::Wait(args) => wait::run(args, context, out),
         Command::Cancel(args) => cancel::run(args, context, out),
         Command::Retry(args) => retry::run(args, context, out),
+        Command::Pause(args) => pause::pause(args, context, out),
+        Command::Resume(args) => pause::resume(args, context, out),
+        Command::Slots(args) => slots::run(args, context, out),
+        Command::Reload(args) => reload::run(args, context, out),
         Command::Drain(args) => stop::drain(args, context, out),
         Command::Handover(args) => stop::handover(args, context, out),
         Command::Check(args) => check::run(args, context, out),
         Command::Cleanup(args) => cleanup::run(args, context, out),
         Command::Init(args) => init::run(args, context, out),
         Command::Demo(args) => demo::run(args, context, out),
-        Command::Handle(_) => unreachable!("`main` runs handlers itself"),
         Command::Schema => schema::run(out),
+        Command::Selftest(args) => selftest::run(args, context, out),
+        Command::Handle(_) | Command::SelftestPart(_) => unreachable!("`main` runs these itself"),
         Command::Completions(args) => completions::run(args, out),
         Command::Man(args) => man::run(args, out),
     }

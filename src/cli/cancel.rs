@@ -9,11 +9,10 @@ use clap::Args as ClapArgs;
 
 use super::context::{Context, has_worker};
 use super::failure::Refused;
-use super::job_ref::{self, JobRefError};
-use super::outcomes::{JobOutcome, print};
+use super::outcomes::{Asking, JobOutcome, by_event, print};
 use super::output::Out;
 use crate::job::State;
-use crate::ledger::{Cancelled, Control, Reader};
+use crate::ledger::{Order, Reader};
 
 /// How long running jobs are waited for.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -43,35 +42,12 @@ pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Resu
         }
         ids.extend(control.open_jobs_of_run(run)?);
     }
-    let mut outcomes = Vec::new();
-    for id in &ids {
-        outcomes.push(cancel(id, &reader, &mut control)?);
-    }
+    let asking = Asking { order: Order::Cancel, waits: true };
+    let mut outcomes = by_event(&ids, &asking, &workdir, (&reader, &mut control))?;
     let waits = !args.no_wait && has_worker(&workdir);
     wait(&mut outcomes, if waits { LIMIT } else { Duration::ZERO }, &reader)?;
     print(&outcomes, context.json, out)
 }
-
-fn cancel(given: &str, reader: &Reader, control: &mut Control) -> anyhow::Result<JobOutcome> {
-    let failed = |id: String, state, result| JobOutcome { id, ok: false, state, result };
-    let row = match job_ref::find_surely(reader, given) {
-        Ok(row) => row,
-        Err(JobRefError::Ledger(err)) => return Err(err.into()),
-        Err(err) => return Ok(failed(given.to_owned(), None, err.to_string())),
-    };
-    let id = row.id.0;
-    let done = |state, result: &str| (true, Some(state), result.to_owned());
-    let (ok, state, result) = match control.cancel(&id)? {
-        Cancelled::Now => done(State::Cancelled, "cancelled"),
-        Cancelled::Requested => done(State::Running, REQUESTED),
-        Cancelled::Over(State::Cancelled) => done(State::Cancelled, "was cancelled already"),
-        Cancelled::Over(state) => (false, Some(state), format!("not cancelled: it is {state}")),
-        Cancelled::Unknown => (false, None, "no such job".to_owned()),
-    };
-    Ok(JobOutcome { id, ok, state, result })
-}
-
-const REQUESTED: &str = "running; asked to end";
 
 /// Waits until the jobs that were asked to end have ended, and says how.
 fn wait(outcomes: &mut [JobOutcome], limit: Duration, reader: &Reader) -> anyhow::Result<()> {

@@ -2,6 +2,7 @@
 //!
 //! Read-only: nothing is recorded, moved or mended. Every problem names its place and says what to do about it.
 
+mod handlers;
 mod queue;
 
 use std::io::Write as _;
@@ -73,7 +74,10 @@ pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Resu
 /// The configuration, or the defaults and what is wrong with it.
 fn check_config(workdir: &Workdir) -> anyhow::Result<(Config, Vec<Problem>)> {
     match Config::load(workdir) {
-        Ok(config) => Ok((config, Vec::new())),
+        Ok(config) => {
+            let problems = handlers::problems(&config, workdir.root());
+            Ok((config, problems))
+        }
         Err(err) => Ok((Config::parse("", &workdir.config(), workdir)?, vec![config_problem(err)])),
     }
 }
@@ -141,18 +145,23 @@ impl Findings<'_> {
         for problem in self.problems {
             writeln!(out, "{}", problem.line_of_text())?;
         }
-        let looked = format!("{} files, {} entries", self.files, self.entries);
+        let looked = format!(
+            "{}, {}",
+            counted(self.files, "file", "files"),
+            counted(self.entries, "entry", "entries")
+        );
         if self.ok {
             let ok = out.style.paint(Colour::Good, "no problems");
             writeln!(out, "{ok} in {looked}")
         } else {
-            let count = match self.problems.len() {
-                1 => "1 problem".to_owned(),
-                more => format!("{more} problems"),
-            };
+            let count = counted(self.problems.len(), "problem", "problems");
             writeln!(out, "{} in {looked}", out.style.paint(Colour::Bad, &count))
         }
     }
+}
+
+fn counted(count: usize, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
 }
 
 /// The kind and name of the source that reads `path`, where the configuration has one.

@@ -75,6 +75,7 @@ pub(super) fn exit_code(err: &anyhow::Error) -> u8 {
     match (find(err), find(err)) {
         (Some(LockError::Held { .. }), _) | (_, Some(LedgerError::Fenced { .. })) => HELD,
         (_, Some(LedgerError::Storage(_))) => STORAGE,
+        (_, Some(err)) if err.is_unknown() => STORAGE,
         _ => FAILED,
     }
 }
@@ -86,6 +87,8 @@ fn hint(err: &anyhow::Error) -> Option<String> {
         "`stallproof status` shows what it does, `stallproof drain` stops it"
     } else if matches!(find(err), Some(WorkdirError::Root { .. })) {
         "`stallproof init --dir DIR` creates and fills a working directory"
+    } else if find(err).is_some_and(LedgerError::is_busy) {
+        "another process is in the middle of a change, or was frozen in one; nothing was changed here, so try again"
     } else if matches!(find(err), Some(LedgerError::Missing(_))) {
         "`--dir DIR` or STALLPROOF_DIR names another directory"
     } else if find::<ConfigError>(err).is_some() {
@@ -113,6 +116,18 @@ mod tests {
         assert_eq!(exit_code(&err), HELD);
         assert!(hint(&err).is_some_and(|hint| hint.contains("drain")));
         assert_eq!(exit_code(&Refused::new("no").into()), FAILED);
+    }
+
+    #[test]
+    fn a_ledger_that_another_process_holds_is_told_with_what_to_do() {
+        use crate::ledger::Control;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.db");
+        let mut control = Control::open(&path).unwrap();
+        let other = rusqlite::Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let err = anyhow::Error::new(control.cancel("a").unwrap_err());
+        assert!(hint(&err).is_some_and(|hint| hint.contains("try again")), "{err:#}");
     }
 
     #[test]

@@ -133,5 +133,6 @@ mod tests {
         let config = Config::parse(&text, Path::new("stallproof.toml"), &workdir).unwrap();
         assert_eq!((config.lanes["heavy"], config.rules.len()), (1, 1));
         assert!(config.has_handler("build"));
+        assert!(config.handlers["coder"].generate.is_some());
     }
 }

@@ -88,8 +88,28 @@ pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Resu
     } else {
         let over = || Ok(!args.follow || has_outcome(&reader, row.seq, number)?);
         pump(&mut log, over, &showing, out)?;
+        if log.read == 0 && !context.json {
+            hint_at_the_other(&workdir, &showing);
+        }
     }
     Ok(DONE)
+}
+
+/// Nothing was shown: says so, and whether the other stream has what is looked for.
+fn hint_at_the_other(workdir: &Workdir, showing: &Showing<'_>) {
+    let other = match showing.stream {
+        Stream::Stdout => Stream::Stderr,
+        Stream::Stderr => Stream::Stdout,
+    };
+    let path = LogFile::of(workdir, &showing.row.id, showing.number, other).path;
+    let has_text = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.len() > 0);
+    note(match (showing.stream, has_text) {
+        (_, false) => "the attempt wrote nothing",
+        (Stream::Stdout, true) => "nothing was written to standard output; `--stderr` shows standard error",
+        (Stream::Stderr, true) => {
+            "nothing was written to standard error; without `--stderr`, standard output is shown"
+        }
+    });
 }
 
 /// The attempt that is meant; with `--follow`, waits for the first one of a job that can still have one.

@@ -5,9 +5,13 @@ use std::io::Write as _;
 use serde::Serialize;
 
 use super::args::{DONE, FAILED};
+use super::job_ref::{self, JobRefError};
+use super::order;
 use super::output::Out;
 use crate::job::State;
+use crate::ledger::{Control, Order, Reader};
 use crate::terminal::{Colour, escape};
+use crate::workdir::Workdir;
 
 /// What became of one job.
 #[derive(Debug, Serialize)]
@@ -20,6 +24,51 @@ pub(super) struct JobOutcome {
     pub(super) state: Option<State>,
     /// What happened, in a few words.
     pub(super) result: String,
+}
+
+/// What is asked of every job.
+pub(super) struct Asking {
+    /// The event, given the job's id.
+    pub(super) order: fn(String) -> Order,
+    /// Whether to wait until it has taken effect.
+    pub(super) waits: bool,
+}
+
+/// Asks for the same of every job that was named, each by an event of its own, and waits, if that is wanted, until all
+/// have taken effect.
+pub(super) fn by_event(
+    given: &[String],
+    asking: &Asking,
+    workdir: &Workdir,
+    (reader, control): (&Reader, &mut Control),
+) -> anyhow::Result<Vec<JobOutcome>> {
+    let mut outcomes = Vec::new();
+    let mut orders = Vec::new();
+    for given in given {
+        let failed = |result| JobOutcome { id: given.clone(), ok: false, state: None, result };
+        match job_ref::find_surely(reader, given) {
+            Ok(row) => {
+                orders.push((outcomes.len(), (asking.order)(row.id.0.clone())));
+                let result = if asking.waits { order::NOT_YET } else { order::ASKED }.to_owned();
+                outcomes.push(JobOutcome { id: row.id.0, ok: !asking.waits, state: Some(row.state), result });
+            }
+            Err(JobRefError::Ledger(err)) => return Err(err.into()),
+            Err(err) => outcomes.push(failed(err.to_string())),
+        }
+    }
+    if !asking.waits {
+        control.ask(&orders.into_iter().map(|(_, order)| order).collect::<Vec<_>>())?;
+        return Ok(outcomes);
+    }
+    let (places, orders): (Vec<usize>, Vec<Order>) = orders.into_iter().unzip();
+    for (place, (_, effect)) in places.into_iter().zip(order::carry_out(&orders, workdir, (reader, control))?)
+    {
+        if let Some(effect) = effect {
+            let id = std::mem::take(&mut outcomes[place].id);
+            outcomes[place] = JobOutcome { id, ok: effect.ok, state: effect.state, result: effect.result };
+        }
+    }
+    Ok(outcomes)
 }
 
 /// Prints all, as lines or as one JSON array; 1 unless all went well.

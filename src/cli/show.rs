@@ -155,6 +155,7 @@ impl Story {
         field(out, "started", time(row.started_at).as_deref())?;
         field(out, "finished", time(row.finished_at).as_deref())?;
         field(out, "due", row.due_at.map(when::local).as_deref())?;
+        field(out, "gate", row.gate.map(|gate| gate.as_str()))?;
         field(out, "output", self.output_dir.as_deref().map(escape).as_deref())?;
         field(out, "logs", self.log_dir.as_deref().map(escape).as_deref())?;
         if let Some(error) = &row.error {
@@ -199,6 +200,9 @@ fn print_attempt(attempt: &AttemptRow, out: &mut Out) -> std::io::Result<()> {
         if let Some(number) = number {
             line += &format!("  {name} {number}");
         }
+    }
+    if let Some(gate) = attempt.gate {
+        line += &format!("  gate {gate}");
     }
     writeln!(out, "{line}")?;
     match &attempt.error {

@@ -3,6 +3,8 @@
 //! The counts come from the ledger, the rest from the status file, which is believed only as far as the worker lock
 //! and its age allow.
 
+mod holds;
+mod run;
 pub(super) mod verdict;
 
 use std::collections::BTreeMap;
@@ -20,7 +22,7 @@ use super::output::Out;
 use super::when;
 use crate::clock::Millis;
 use crate::config::Config;
-use crate::ledger::{Counts, IncidentRow};
+use crate::ledger::{Counts, Hold, IncidentRow};
 use crate::monitor::handlers::sentence;
 use crate::status::{SlotStatus, WorkerState};
 use crate::terminal::{Colour, escape, fit};
@@ -35,6 +37,9 @@ pub(super) struct Args {
     /// Show it again every second
     #[arg(long, short)]
     watch: bool,
+    /// Show how far this run is
+    #[arg(long, value_name = "ID")]
+    run: Option<String>,
 }
 
 /// What `status --json` prints.
@@ -53,6 +58,8 @@ struct Report {
     version: Option<String>,
     epoch: Option<i64>,
     slots: BTreeMap<String, SlotStatus>,
+    /// What keeps more than one job back.
+    holds: Vec<Hold>,
     degraded: Vec<Degraded>,
     /// Handlers that keep failing.
     incidents: Vec<IncidentRow>,
@@ -68,14 +75,14 @@ struct Degraded {
 pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Result<u8> {
     let redraw = args.watch && !context.json && std::io::stdout().is_terminal();
     loop {
-        let report = Report::gather(context)?;
         if redraw {
             out.write_all(CLEAR.as_bytes())?;
         }
-        if context.json {
-            out.json(&report)?
+        if let Some(run) = &args.run {
+            run::show(run, context, out)?;
         } else {
-            report.print(out)?
+            let report = Report::gather(context)?;
+            if context.json { out.json(&report)? } else { report.print(out)? }
         }
         out.flush()?;
         if !args.watch {
@@ -92,9 +99,9 @@ impl Report {
         let stale_after =
             Config::load(&workdir).map_or(Duration::from_secs(120), |config| config.monitor.stale_after);
         let verdict = Verdict::of(&workdir, stale_after)?;
-        let (counts, incidents) = match &reader {
-            Some(reader) => (reader.counts()?, reader.open_incidents()?),
-            None => (Counts::default(), Vec::new()),
+        let (counts, holds, incidents) = match &reader {
+            Some(reader) => (reader.counts()?, reader.holds()?, reader.open_incidents()?),
+            None => (Counts::default(), Vec::new(), Vec::new()),
         };
         let Verdict { state, reason, pid, age_seconds, file } = verdict;
         let mut report = Self {
@@ -108,6 +115,7 @@ impl Report {
             version: None,
             epoch: None,
             slots: BTreeMap::new(),
+            holds,
             degraded: Vec::new(),
             incidents,
         };
@@ -157,6 +165,7 @@ impl Report {
         if self.pid.is_some() {
             writeln!(out, "rate   {:.1} jobs/s over the last 30 s", self.rate_30s)?;
         }
+        holds::print(&self.holds, out)?;
         self.print_slots(out)?;
         for incident in &self.incidents {
             let head = out.style.paint(Colour::Warning, "incident");

@@ -1,6 +1,7 @@
 //! `stallproof drain` and `stallproof handover`: end the worker, and wait until it is gone.
 //!
-//! Only a worker whose identity is proved by the lock and by its start time is signalled; nobody else ever is.
+//! A drain is asked for by a control event, and by SIGTERM when the worker does not confirm that soon. Only a worker
+//! whose identity is proved by the lock and by its start time is signalled; nobody else ever is.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use serde::Serialize;
 
 use super::args::{DONE, FAILED};
 use super::context::Context;
+use super::drain;
 use super::failure::Refused;
 use super::output::Out;
 use crate::config::{Config, parse_duration};
@@ -35,6 +37,15 @@ pub(super) struct Args {
     timeout: Option<Duration>,
 }
 
+#[derive(Debug, ClapArgs)]
+pub(super) struct DrainArgs {
+    #[command(flatten)]
+    stop: Args,
+    /// Ask for it and do not wait until the worker has ended
+    #[arg(long, conflicts_with = "timeout")]
+    no_wait: bool,
+}
+
 #[derive(Serialize)]
 struct Stopped {
     result: StopResult,
@@ -45,37 +56,58 @@ struct Stopped {
 #[serde(rename_all = "snake_case")]
 enum StopResult {
     NoWorker,
+    Asked,
     Stopped,
     StillRunning,
 }
 
-pub(super) fn drain(args: &Args, context: &Context, out: &mut Out) -> anyhow::Result<u8> {
-    stop(args, Signal::SIGTERM, context, out)
+pub(super) fn drain(args: &DrainArgs, context: &Context, out: &mut Out) -> anyhow::Result<u8> {
+    let workdir = context.workdir()?;
+    let Some(worker) = holder(&workdir)? else {
+        return Stopped { result: StopResult::NoWorker, pid: None }.tell(&workdir, context, out);
+    };
+    let limit = args.stop.timeout.unwrap_or_else(|| usual_limit(&workdir));
+    if args.no_wait {
+        if !drain::record(&workdir)? {
+            terminate(&worker, Signal::SIGTERM)?;
+        }
+        return Stopped { result: StopResult::Asked, pid: Some(worker.pid) }.tell(&workdir, context, out);
+    }
+    let start = Instant::now();
+    if !drain::by_event(&workdir, &worker, limit) {
+        terminate(&worker, Signal::SIGTERM)?;
+    }
+    let result = wait(&workdir, &worker, limit.saturating_sub(start.elapsed()))?;
+    Stopped { result, pid: Some(worker.pid) }.tell(&workdir, context, out)
 }
 
 pub(super) fn handover(args: &Args, context: &Context, out: &mut Out) -> anyhow::Result<u8> {
-    stop(args, Signal::SIGUSR2, context, out)
-}
-
-fn stop(args: &Args, signal: Signal, context: &Context, out: &mut Out) -> anyhow::Result<u8> {
     let workdir = context.workdir()?;
-    let worker = match lock::holder(&workdir.worker_lock()).context("cannot look at the worker's lock")? {
-        Holder::Nobody => {
-            return Stopped { result: StopResult::NoWorker, pid: None }.tell(&workdir, context, out);
-        }
-        Holder::Somebody(Some(worker)) => worker,
-        Holder::Somebody(None) => {
-            return Err(Refused::hint(
-                format!("`{}` is held by a process that cannot be identified", workdir.worker_lock().display()),
-                "it may be starting, or live in another container; try again, or stop it where it was started",
-            )
-            .into());
-        }
+    let Some(worker) = holder(&workdir)? else {
+        return Stopped { result: StopResult::NoWorker, pid: None }.tell(&workdir, context, out);
     };
     let limit = args.timeout.unwrap_or_else(|| usual_limit(&workdir));
-    worker.signal(signal).with_context(|| format!("cannot signal the worker, pid {}", worker.pid))?;
+    terminate(&worker, Signal::SIGUSR2)?;
     let result = wait(&workdir, &worker, limit)?;
     Stopped { result, pid: Some(worker.pid) }.tell(&workdir, context, out)
+}
+
+fn terminate(worker: &ProcessId, signal: Signal) -> anyhow::Result<()> {
+    worker.signal(signal).with_context(|| format!("cannot signal the worker, pid {}", worker.pid))?;
+    Ok(())
+}
+
+/// The worker that holds the directory, if there is one.
+fn holder(workdir: &Workdir) -> anyhow::Result<Option<ProcessId>> {
+    match lock::holder(&workdir.worker_lock()).context("cannot look at the worker's lock")? {
+        Holder::Nobody => Ok(None),
+        Holder::Somebody(Some(worker)) => Ok(Some(worker)),
+        Holder::Somebody(None) => Err(Refused::hint(
+            format!("`{}` is held by a process that cannot be identified", workdir.worker_lock().display()),
+            "it may be starting, or live in another container; try again, or stop it where it was started",
+        )
+        .into()),
+    }
 }
 
 fn usual_limit(workdir: &Workdir) -> Duration {
@@ -129,6 +161,7 @@ impl Stopped {
                     let dir = workdir.root().to_string_lossy();
                     writeln!(out, "no worker is running in {}", escape(&dir))?;
                 }
+                StopResult::Asked => writeln!(out, "worker {pid} was asked to end")?,
                 StopResult::Stopped => writeln!(out, "worker {pid} has ended")?,
                 StopResult::StillRunning => {
                     writeln!(out, "worker {pid} was asked to end and has not yet; `--timeout` waits longer")?;

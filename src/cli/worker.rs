@@ -7,8 +7,11 @@ use tokio::sync::watch;
 
 use super::args::DONE;
 use super::context::Context;
+use super::output::note;
 use super::progress_bar;
-use crate::ledger::Counts;
+use crate::clock::Millis;
+use crate::ledger::{Counts, Reader};
+use crate::terminal::escape;
 use crate::worker::{self, Options};
 
 #[derive(Debug, ClapArgs)]
@@ -35,7 +38,13 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<u8> {
         slots: args.slots.map(usize::from),
         show: (args.until_idle && std::io::stderr().is_terminal()).then_some(show_progress),
     };
-    worker::run(context.workdir()?, options)?;
+    let workdir = context.workdir()?;
+    worker::run(workdir.clone(), options)?;
+    if let Some(run) = &args.run
+        && Reader::open(&workdir.ledger())?.run(run, Millis::now())?.is_none()
+    {
+        note(&format!("no job belongs to the run `{}`", escape(run)));
+    }
     Ok(DONE)
 }
 

@@ -10,10 +10,12 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer};
 
+use super::gates::{Owner, Producer, RawGate};
+use super::generate::{self, RawStep};
 use super::raw_retry::{RawAdmission, RawRetry, RawRework};
 use super::{
-    Config, Handler, MATERIALIZE, MonitorConfig, OWN_COMMAND, Overrides, Rule, Source, SourceKind, Webhook,
-    WorkerConfig, default_sources,
+    Config, GateConfig, Handler, MATERIALIZE, MonitorConfig, OWN_COMMAND, Overrides, Pattern, Rule, Source,
+    SourceKind, Webhook, WorkerConfig, default_sources,
 };
 use crate::job::source;
 use crate::workdir::Workdir;
@@ -26,6 +28,7 @@ pub(super) struct RawConfig {
     poll: RawPoll,
     sources: BTreeMap<String, RawSource>,
     handlers: BTreeMap<String, RawHandler>,
+    gate: RawGate,
     retry: RawRetry,
     rework: RawRework,
     admission: RawAdmission,
@@ -63,18 +66,22 @@ struct RawSource {
     allow_commands: Option<bool>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
 struct RawHandler {
-    kind: HandlerKind,
+    kind: Option<HandlerKind>,
     command: Vec<String>,
     timeout: Option<Span>,
+    template: Option<PathBuf>,
+    escalation: Vec<RawStep>,
+    gate: Option<RawGate>,
 }
 
-#[derive(Deserialize, PartialEq)]
+#[derive(Clone, Copy, Deserialize, PartialEq)]
 #[serde(rename_all = "lowercase")]
 enum HandlerKind {
     Command,
+    Generate,
 }
 
 #[derive(Deserialize)]
@@ -139,7 +146,7 @@ impl RawConfig {
             return Err("`poll.interval` is 0; use at least \"1ms\"".to_owned());
         }
         let worker = self.worker.check()?;
-        let handlers = check_handlers(self.handlers)?;
+        let (handlers, materialize_gate) = check_handlers(self.handlers, &self.gate, &worker, workdir)?;
         let mut sources = default_sources(workdir, &worker.handler, allow);
         for (name, raw) in self.sources {
             add_source(&mut sources, &worker.handler, allow, (name, raw), workdir)?;
@@ -153,20 +160,24 @@ impl RawConfig {
             }
             lanes.insert(name, lane.slots);
         }
-        let config = Config {
+        let mut config = Config {
             worker,
             poll_interval,
             sources,
             handlers,
+            materialize_gate: GateConfig::default(),
             retry: self.retry.check()?,
             rework: self.rework.check(),
             admission: self.admission.check()?,
             lanes,
-            rules: self.rules.into_iter().map(RawRule::check).collect(),
+            rules: self.rules.into_iter().map(RawRule::check).collect::<Result<_, _>>()?,
             monitor: self.monitor.check(workdir)?,
         };
         check_handler_names(&config)?;
         check_rework(&config)?;
+        if uses_materialize(&config) {
+            config.materialize_gate = materialize_gate?;
+        }
         Ok(config)
     }
 }
@@ -198,19 +209,24 @@ impl RawWorker {
 }
 
 impl RawRule {
-    fn check(self) -> Rule {
+    fn check(self) -> Result<Rule, String> {
         let text = |scalar| match scalar {
             Scalar::Text(text) => text,
             Scalar::Whole(number) => number.to_string(),
             Scalar::Float(number) => number.to_string(),
             Scalar::Truth(value) => value.to_string(),
         };
-        let values = |wanted| match wanted {
+        let patterns = |wanted| match wanted {
             OneOrMany::One(value) => vec![text(value)],
             OneOrMany::Many(values) => values.into_iter().map(text).collect(),
         };
-        Rule {
-            matches: self.r#match.into_iter().map(|(field, wanted)| (field, values(wanted))).collect(),
+        let mut matches = BTreeMap::new();
+        for (field, wanted) in self.r#match {
+            let read = patterns(wanted).iter().map(|text| Pattern::read(text)).collect::<Result<_, _>>();
+            matches.insert(field.clone(), read.map_err(|err| format!("`rules.match.{field}`: {err}"))?);
+        }
+        Ok(Rule {
+            matches,
             sets: Overrides {
                 lane: self.lane,
                 handler: self.handler,
@@ -218,7 +234,7 @@ impl RawRule {
                 priority: self.priority,
                 max_retries: self.max_retries,
             },
-        }
+        })
     }
 }
 
@@ -272,20 +288,93 @@ impl RawWebhook {
     }
 }
 
-fn check_handlers(raw: BTreeMap<String, RawHandler>) -> Result<BTreeMap<String, Handler>, String> {
-    let mut handlers = BTreeMap::new();
-    for (name, RawHandler { kind: HandlerKind::Command, command, timeout }) in raw {
-        if [MATERIALIZE, OWN_COMMAND].contains(&name.as_str()) {
-            return Err(format!("`handlers.{name}` is built in; give the handler another name"));
+type Handlers = (BTreeMap<String, Handler>, Result<GateConfig, String>);
+
+/// The handlers of the user's, and the gate of `materialize`: an error of that one matters only if it is used.
+fn check_handlers(
+    mut raw: BTreeMap<String, RawHandler>,
+    gate: &RawGate,
+    worker: &WorkerConfig,
+    workdir: &Workdir,
+) -> Result<Handlers, String> {
+    let materialize_gate = match raw.remove(MATERIALIZE) {
+        None => {
+            let owner = Owner { place: "gate", producer: Producer::Materialize, limit: worker.timeout };
+            gate.clone().check(&owner)
         }
-        if command.first().is_none_or(String::is_empty) {
+        Some(RawHandler {
+            kind: None,
+            command,
+            timeout: None,
+            template: None,
+            escalation,
+            gate: Some(own),
+        }) if command.is_empty() && escalation.is_empty() => {
+            let place = format!("handlers.{MATERIALIZE}.gate");
+            let owner = Owner { place: &place, producer: Producer::Materialize, limit: worker.timeout };
+            own.over(gate).check(&owner)
+        }
+        Some(_) => {
             return Err(format!(
-                "`handlers.{name}.command` is empty; name a program, as in [\"./build.sh\"]"
+                "`handlers.{MATERIALIZE}` is built in and takes nothing but a `gate`; give the handler another name"
             ));
         }
-        handlers.insert(name, Handler { command, timeout: timeout.map(|span| span.0) });
+    };
+    let handlers = raw.into_iter().map(|(name, raw)| {
+        let handler = raw.check(&name, gate, worker, workdir)?;
+        Ok((name, handler))
+    });
+    Ok((handlers.collect::<Result<_, String>>()?, materialize_gate))
+}
+
+impl RawHandler {
+    fn check(
+        self,
+        name: &str,
+        base: &RawGate,
+        worker: &WorkerConfig,
+        workdir: &Workdir,
+    ) -> Result<Handler, String> {
+        let place = format!("handlers.{name}");
+        if name == OWN_COMMAND {
+            return Err(format!(
+                "`{place}` is the name for entries that carry their own command; give the handler another name"
+            ));
+        }
+        let Some(kind) = self.kind else {
+            return Err(format!("`{place}` needs `kind`: \"command\" or \"generate\""));
+        };
+        if self.command.first().is_none_or(String::is_empty) {
+            return Err(format!("`{place}.command` is empty; name a program, as in [\"./build.sh\"]"));
+        }
+        let (generate, producer) = match kind {
+            HandlerKind::Generate => {
+                let generate = generate::check(&place, self.template, self.escalation, workdir)?;
+                (Some(generate), Producer::Generate)
+            }
+            HandlerKind::Command if self.template.is_some() || !self.escalation.is_empty() => {
+                return Err(format!(
+                    "`{place}` has a `template` or an `escalation`, which a command has no use for; set \
+                     `kind = \"generate\"` or remove it"
+                ));
+            }
+            HandlerKind::Command => (None, Producer::Command),
+        };
+        let timeout = self.timeout.map(|span| span.0);
+        let gate_place = if self.gate.is_some() { format!("{place}.gate") } else { "gate".to_owned() };
+        let limit = timeout.unwrap_or(worker.timeout);
+        let owner = Owner { place: &gate_place, producer, limit };
+        let gate = self.gate.unwrap_or_default().over(base).check(&owner)?;
+        // What a generate handler produced is always looked at, if only to see that there is something.
+        let gate = (generate.is_some() || gate.asks_anything()).then_some(gate);
+        Ok(Handler { command: self.command, timeout, gate, generate })
     }
-    Ok(handlers)
+}
+
+fn uses_materialize(config: &Config) -> bool {
+    config.worker.handler == MATERIALIZE
+        || config.sources.values().any(|source| source.handler == MATERIALIZE)
+        || config.rules.iter().any(|rule| rule.sets.handler.as_deref() == Some(MATERIALIZE))
 }
 
 fn add_source(
@@ -348,7 +437,7 @@ fn check_rework(config: &Config) -> Result<(), String> {
 }
 
 /// A duration in a configuration file: `"50ms"`, `"10m"`, `"1h 30m"`, or a number of seconds.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Span(pub(super) Duration);
 
 impl<'de> Deserialize<'de> for Span {

@@ -102,7 +102,7 @@ impl RawAdmission {
     pub(super) fn check(self) -> Result<Admission, String> {
         Ok(Admission {
             min_free_memory: self.min_free_memory.map_or(128 << 20, |size| size.0),
-            min_free_disk: self.min_free_disk.map_or(64 << 20, |size| size.0),
+            min_free_disk: self.min_free_disk.map(|size| size.0),
         })
     }
 }

@@ -86,6 +86,107 @@ fn errors_name_the_key_and_the_line() {
 }
 
 #[test]
+fn what_can_never_pass_or_never_happens_is_an_error() {
+    let coder = "[handlers.x]\nkind = \"generate\"\ncommand = [\"m\"]\n";
+    let command = "[handlers.x]\nkind = \"command\"\ncommand = [\"m\"]\n";
+    for (text, wanted) in [
+        ("[gate]\nsyntaxx = true".to_owned(), vec!["syntaxx", "line 2"]),
+        (format!("{coder}[handlers.x.gate]\nmarker = []"), vec!["marker", "line 5"]),
+        (format!("{coder}[[handlers.x.escalation]]\nfrom = 2"), vec!["from", "line 5"]),
+        (format!("{coder}[[handlers.x.escalation]]\ncommand = [\"n\"]"), vec!["from_attempt", "line 4"]),
+        (format!("{coder}[[handlers.x.escalation]]\nfrom_attempt = 1\ncommand = [\"n\"]"), vec!["use 2"]),
+        (format!("{coder}[[handlers.x.escalation]]\nfrom_attempt = 2"), vec!["changes nothing"]),
+        (
+            format!("{coder}[[handlers.x.escalation]]\nfrom_attempt = 2\ncommand = []"),
+            vec!["handlers.x.escalation.command"],
+        ),
+        (
+            format!(
+                "{coder}escalation = [{{from_attempt = 2, template = \"a\"}}, {{from_attempt = 2, template = \"b\"}}]"
+            ),
+            vec!["two steps", "from_attempt = 2"],
+        ),
+        (format!("{coder}template = \"\""), vec!["handlers.x.template"]),
+        (format!("{command}template = \"a\""), vec!["handlers.x", "kind = \"generate\""]),
+        ("[handlers.x]\ncommand = [\"m\"]".to_owned(), vec!["handlers.x", "kind"]),
+        ("[handlers.materialize]\nkind = \"command\"\ncommand = [\"m\"]".to_owned(), vec!["built in"]),
+        ("[gate]\nmarkers = [\" \"]".to_owned(), vec!["gate.markers", "empty"]),
+        ("[gate]\nmarkers = 3".to_owned(), vec!["expected a list", "line 2"]),
+        ("[gate]\nrequired_files = [\"../x\"]".to_owned(), vec!["gate.required_files", "leads out"]),
+        ("[gate]\nrequired_files = [\"Cargo.toml\"]".to_owned(), vec!["Cargo.toml", "never written"]),
+        ("[gate]\nmin_bytes = 99999999".to_owned(), vec!["gate.min_bytes", "16777216"]),
+        ("[gate]\ncommand = [\"\"]".to_owned(), vec!["gate.command", "names no program"]),
+        ("[gate]\ntimeout = 0".to_owned(), vec!["gate.timeout", "is 0"]),
+        (
+            format!("{coder}timeout = \"1m\"\n[handlers.x.gate]\ntimeout = \"2m\""),
+            vec!["handlers.x.gate.timeout", "never reached"],
+        ),
+    ] {
+        let err = parse(&text).unwrap_err();
+        for word in wanted {
+            assert!(err.contains(word), "{text:?} gave {err:?}, which lacks {word:?}");
+        }
+    }
+}
+
+#[test]
+fn a_gate_is_that_of_all_handlers_unless_a_handler_has_its_own() {
+    let command = "[handlers.x]\nkind = \"command\"\ncommand = [\"m\"]\n";
+    let coder = "[handlers.g]\nkind = \"generate\"\ncommand = [\"m\"]\n";
+    let config = parse(&format!("{command}{coder}")).unwrap();
+    assert_eq!(config.materialize_gate, GateConfig::default());
+    assert_eq!(config.handlers["x"].gate, None, "nothing is asked of a command");
+    let generated = config.handlers["g"].gate.as_ref().unwrap();
+    assert!(generated.syntax && generated.markers.iter().any(|marker| marker == "TODO"));
+
+    let own = "[handlers.x.gate]\nmarkers = []\nrequired_files = [\"Cargo.toml\"]\n";
+    let config = parse(&format!("{command}{own}{coder}[gate]\nmin_bytes = 7\nmarkers = true\n")).unwrap();
+    let gate = config.handlers["x"].gate.as_ref().unwrap();
+    assert_eq!((gate.min_bytes, gate.markers.len(), gate.syntax), (7, 0, false));
+    assert_eq!(gate.required_files, ["Cargo.toml"]);
+    assert_eq!(config.materialize_gate.min_bytes, 7);
+    assert!(!config.materialize_gate.markers.is_empty());
+
+    let config = parse("[handlers.materialize.gate]\nsyntax = false\n[gate]\nmin_bytes = 1").unwrap();
+    assert_eq!((config.materialize_gate.syntax, config.materialize_gate.min_bytes), (false, 1));
+    // What `materialize` could never pass is no mistake where nothing uses it.
+    let unused = format!("{command}[worker]\nhandler = \"x\"\n[gate]\nrequired_files = [\"Cargo.toml\"]");
+    assert!(parse(&unused).is_ok());
+    let java = parse("[gate]\nrequired_files = [\"Chat.java\", \"main.*\"]");
+    assert!(java.is_ok(), "{java:?}");
+}
+
+#[test]
+fn escalation_changes_what_it_names_and_leaves_the_rest() {
+    let config = parse(
+        r#"
+        [handlers.x]
+        kind = "generate"
+        command = ["small"]
+        template = "a.md"
+        [[handlers.x.escalation]]
+        from_attempt = 4
+        template = "b.md"
+        [[handlers.x.escalation]]
+        from_attempt = 2
+        command = ["large", "-p"]
+        "#,
+    )
+    .unwrap();
+    let handler = &config.handlers["x"];
+    let at = |attempt| {
+        let (command, template) = handler.generate.as_ref().unwrap().at(attempt, &handler.command);
+        (command[0].clone(), template.unwrap().file_name().unwrap().to_str().unwrap().to_owned())
+    };
+    let pair = |command: &str, template: &str| (command.to_owned(), template.to_owned());
+    assert_eq!(at(1), pair("small", "a.md"));
+    assert_eq!(at(2), pair("large", "a.md"));
+    assert_eq!(at(3), pair("large", "a.md"));
+    assert_eq!(at(4), pair("large", "b.md"));
+    assert_eq!(at(9), pair("large", "b.md"));
+}
+
+#[test]
 fn durations_are_read_with_units_or_as_seconds() {
     for (text, ms) in
         [("50ms", 50), ("10m", 600_000), ("1h 30m", 5_400_000), ("2.5", 2500), ("1h30m", 5_400_000)]

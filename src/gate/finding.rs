@@ -57,6 +57,15 @@ impl Finding {
     }
 }
 
+/// The first of these findings, to stand behind the name of a file and a colon, and how many more there are.
+pub fn describe(findings: &[Finding]) -> String {
+    let Some(first) = findings.first() else {
+        return " not well-formed".to_owned();
+    };
+    let more = if findings.len() > 1 { format!(" (and {} more)", findings.len() - 1) } else { String::new() };
+    format!("{}:{}: {}{more}", first.line, first.column, first.message)
+}
+
 /// The part of `line` around character `column`, made printable.
 fn excerpt(line: &str, column: usize) -> String {
     let skip = if column < EXCERPT_CHARS { 0 } else { column - EXCERPT_CHARS / 2 };

@@ -4,6 +4,7 @@
 //! to a file with a sensible ending, it just cannot be checked.
 
 use super::finding::Verdict;
+use super::glob::Glob;
 use super::syntax::check;
 
 /// A language the gate has a grammar for.
@@ -159,6 +160,27 @@ pub fn source_file_name(language_name: &str, code: &str) -> String {
     let name = language_name.trim().to_ascii_lowercase();
     let known = UNCHECKED.iter().find(|(names, _)| names.contains(&name.as_str()));
     format!("main.{}", known.map_or("txt", |(_, ending)| ending))
+}
+
+/// The language of a file by the ending of its name, where the gate has a grammar for it. `.h` may be C or C++, so it
+/// is neither.
+pub fn language_of_file(name: &str) -> Option<Language> {
+    let (stem, ending) = name.rsplit_once('.')?;
+    let known = match ending {
+        "bash" | "sh" => Some(Language::Bash),
+        "py" | "js" | "mjs" | "cjs" | "jsx" | "ts" | "mts" | "tsx" | "java" | "c" | "cc" | "cpp" | "cxx"
+        | "cs" | "go" | "rs" => Language::from_name(ending),
+        _ => None,
+    };
+    known.filter(|_| !stem.is_empty())
+}
+
+/// Whether a project of one source file can have a file that `glob` matches.
+pub fn may_be_written(glob: &Glob) -> bool {
+    let checked = Language::ALL.iter().map(|language| language.source_file_name(""));
+    let unchecked = UNCHECKED.iter().map(|(_, ending)| format!("main.{ending}"));
+    let others = ["README.md", "project_metadata.json", "main.txt"].map(str::to_owned);
+    checked.chain(unchecked).chain(others).any(|name| glob.matches(&name)) || glob.is_java_name()
 }
 
 #[cfg(test)]

@@ -149,6 +149,9 @@ impl ArraySource {
         }
         self.doing.step("ledger");
         self.ready.borrow_and_update();
+        if self.intake.takes_rework() {
+            self.tidy.expect();
+        }
         loop {
             let before = self.cursor;
             let (mut ended, cursor) = self.intake.ended_since(before)?;
@@ -340,7 +343,8 @@ impl ArraySource {
         if degraded.is_none() && !self.notices.is_empty() {
             degraded = Some(summary(&self.notices));
         }
-        Round { settled: settled && !self.is_behind, note, degraded }
+        let unpruned = self.state == FileState::Good && !settled && !self.is_behind;
+        Round { settled: settled && !self.is_behind, unpruned, note, degraded }
     }
 
     fn publish(&self) {

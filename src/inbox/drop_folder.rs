@@ -410,6 +410,7 @@ impl DropFolder {
         let waiting = self.names.waiting();
         Round {
             settled: self.prepared && !self.more && self.limbo.is_empty() && waiting.is_none(),
+            unpruned: false,
             note: waiting,
             degraded: self.trouble.clone().or_else(|| self.stuck.clone()).or_else(|| self.names.problems()),
         }

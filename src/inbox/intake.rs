@@ -41,6 +41,12 @@ impl Intake {
         &self.source
     }
 
+    /// Whether jobs that the gate refused go back through this source.
+    #[must_use]
+    pub fn takes_rework(&self) -> bool {
+        self.settings.config().rework.source == self.source
+    }
+
     /// What the text of one entry is.
     #[must_use]
     pub fn parse(&self, raw: &[u8], place: Place<'_>) -> Submission {

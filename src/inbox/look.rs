@@ -1,7 +1,8 @@
 //! One reading of a queue file: what it holds, or why that cannot be believed yet.
 //!
 //! A reading counts when nobody was writing (the lease probe, or a quiet time where there is none), when the file is
-//! the same before and after, and when the array is complete. Elements that are known are counted by a hash of their
+//! the same before and after, and when the array is complete. A file that another took the name of meanwhile counts as
+//! well: else one that is replaced faster than it is read would never be seen. Elements that are known are counted by a hash of their
 //! bytes and not parsed; of the others only the place is kept, and their bytes are read again, and must be the same,
 //! when it is their turn to be recorded. Memory does not depend on the size of the file.
 
@@ -150,6 +151,21 @@ impl Sorter {
     }
 }
 
+/// A file of which every read is a sign of life, also within an entry of many megabytes.
+struct Watched<'a> {
+    file: &'a File,
+    doing: &'a Doing,
+}
+
+impl io::Read for Watched<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let mut file = self.file;
+        let read = file.read(into);
+        self.doing.moved();
+        read
+    }
+}
+
 impl Looker<'_> {
     /// Reads the file once.
     #[must_use]
@@ -166,19 +182,18 @@ impl Looker<'_> {
         let is_racy = fingerprint.is_racy(Millis::now());
         self.doing.step("read");
         let mut sorter = Sorter::default();
-        let scanned = scan(&file, Limits::default(), |item| {
-            self.doing.moved();
+        let scanned = scan(Watched { file: &file, doing: self.doing }, Limits::default(), |item| {
             sorter.add(&item, self.last, false);
             ControlFlow::Continue(())
         });
         if let Err(ScanError { kind: ScanErrorKind::Io(err), .. }) = scanned {
             return Sight::Unreadable(err);
         }
-        match Fingerprint::of_file(&file) {
+        match fingerprint.still_describes(&file) {
             Err(err) => return Sight::Unreadable(err),
-            Ok(after) if after != fingerprint => return Sight::Busy("it changed while it was read"),
-            Ok(_) if !self.may_read(&file) => return Sight::Busy("somebody is writing"),
-            Ok(_) => {}
+            Ok(false) => return Sight::Busy("it changed while it was read"),
+            Ok(true) if !self.may_read(&file) => return Sight::Busy("somebody is writing"),
+            Ok(true) => {}
         }
         let Sorter { view, unknown, rejected, .. } = sorter;
         let content = Content { file, fingerprint, is_racy, view, unknown, rejected };

@@ -66,6 +66,21 @@ impl Fingerprint {
     pub fn same_inode(&self, other: &Self) -> bool {
         (self.dev, self.ino) == (other.dev, other.ino)
     }
+
+    /// The same inode with the same content, as far as stamps tell. Not by the change time: losing or changing its name
+    /// moves that.
+    #[must_use]
+    pub fn same_content(&self, other: &Self) -> bool {
+        self.same_inode(other) && (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
+    }
+
+    /// Whether the open file still holds what it held when this was taken: nothing has touched it, or all that happened
+    /// is that another file has taken its name.
+    pub fn still_describes(&self, file: &File) -> io::Result<bool> {
+        let meta = file.metadata()?;
+        let now = Self::of(&meta);
+        Ok(now == *self || meta.nlink() == 0 && self.same_content(&now))
+    }
 }
 
 /// Why a file was not opened.
@@ -234,6 +249,20 @@ mod tests {
         let path = dir.path().join(name);
         File::create(&path).unwrap().write_all(text.as_bytes()).unwrap();
         path
+    }
+
+    #[test]
+    fn a_file_that_lost_its_name_holds_what_it_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = file_with(&dir, "a.json", "[1]");
+        let (file, print) = open_regular(&path, MAX).unwrap();
+        assert!(print.still_describes(&file).unwrap());
+        std::fs::rename(file_with(&dir, "b.json", "[2]"), &path).unwrap();
+        assert!(print.still_describes(&file).unwrap(), "replaced by another");
+        let (file, print) = open_regular(&path, MAX).unwrap();
+        file_with(&dir, "a.json", "[34]");
+        std::fs::rename(file_with(&dir, "b.json", "[5]"), &path).unwrap();
+        assert!(!print.still_describes(&file).unwrap(), "written to before it was replaced");
     }
 
     #[test]

@@ -7,8 +7,11 @@
 
 use std::time::Duration;
 
-/// Other people's changes must be this long ago.
+/// Other people's changes should be this long ago.
 pub const QUIET: Duration = Duration::from_secs(1);
+/// A file that is never quiet is pruned all the same after so long: it would grow for ever, and pruning among writers is
+/// safe, only dearer.
+pub const NEVER_QUIET: Duration = Duration::from_secs(2);
 /// Up to this size a rewrite costs nothing worth saving.
 const SMALL: u64 = 64 << 10;
 /// Between two rewrites of a small file while jobs go on ending, so that a burst is one batch.
@@ -27,7 +30,7 @@ pub struct Situation {
     pub elements: u64,
     /// Size of the file in bytes.
     pub bytes: u64,
-    /// Whether nobody else has changed the file for [`QUIET`].
+    /// Whether nobody else has changed the file for [`QUIET`], or that was waited for [`NEVER_QUIET`].
     pub is_quiet: bool,
     /// Since our last rewrite of it; `None` if there was none.
     pub last_prune: Option<Duration>,

@@ -99,8 +99,9 @@ impl Shell {
         self.part.phase(round.note.clone().unwrap_or_else(|| "polling".to_owned()));
         self.part.round_done();
         self.view.send_if_modified(|view| {
-            let changed = (view.settled, &view.note) != (round.settled, &round.note);
-            (view.settled, view.note) = (round.settled, round.note);
+            let changed =
+                (view.settled, view.unpruned, &view.note) != (round.settled, round.unpruned, &round.note);
+            (view.settled, view.unpruned, view.note) = (round.settled, round.unpruned, round.note);
             view.rounds += 1;
             changed
         });
@@ -133,7 +134,7 @@ impl Shell {
                 "source is stalled; everything else goes on"
             );
             self.view.send_modify(|view| {
-                view.settled = false;
+                (view.settled, view.unpruned) = (false, false);
                 view.note = Some(reason.clone());
             });
         }

@@ -25,6 +25,8 @@ pub trait Source: Send + 'static {
 pub struct Round {
     /// The last look found nothing unread, nothing half-written and nothing that could be pruned but is not yet.
     pub settled: bool,
+    /// All that keeps it from being settled is that finished entries wait until it is worth to take them out.
+    pub unpruned: bool,
     /// Why it is not settled, or what else is worth a word.
     pub note: Option<String>,
     /// What is wrong with the input, as long as it is wrong.
@@ -38,11 +40,21 @@ pub struct SourceView {
     pub name: String,
     /// See [`Round::settled`].
     pub settled: bool,
+    /// See [`Round::unpruned`].
+    pub unpruned: bool,
     /// See [`Round::note`].
     pub note: Option<String>,
     /// Rounds completed. A round that began after some event has ended for sure when this has grown by two; it alone
     /// growing wakes nobody who waits for a change.
     pub rounds: u64,
+}
+
+impl SourceView {
+    /// Whether the last look found nothing unread and nothing half-written.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.settled || self.unpruned
+    }
 }
 
 /// The step a source is in, and a count that moves with every step.

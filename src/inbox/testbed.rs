@@ -100,6 +100,7 @@ impl TestBed {
             error_type: None,
             hold: None,
             error: None,
+            gate: None,
         };
         assert!(self.runtime.block_on(self.ledger.finish(end)).unwrap());
         assert_eq!(self.job(id).state, State::Completed);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::intake::Intake;
 use super::judge::LedgerJudge;
 use super::open::Fingerprint;
-use super::policy::{QUIET, Situation, should_prune};
+use super::policy::{NEVER_QUIET, QUIET, Situation, should_prune};
 use super::prune::{Pruned, Pruner, Refused, Site};
 use super::source::Doing;
 use super::view::{ElementKey, View};
@@ -35,6 +35,8 @@ pub struct Tidy {
     pruner: Pruner,
     own_print: Option<Fingerprint>,
     disturbed: Option<Instant>,
+    /// Since when something could have been pruned.
+    waiting: Option<Instant>,
     last_prune: Option<Instant>,
     next_try: Option<Instant>,
     next_ask: Option<Instant>,
@@ -76,6 +78,7 @@ impl Tidy {
             pruner: Pruner::new(site),
             own_print: None,
             disturbed: None,
+            waiting: None,
             last_prune: None,
             next_try: None,
             next_ask: None,
@@ -97,6 +100,11 @@ impl Tidy {
         self.disturbed = Some(at);
         self.next_try = None;
         self.delay = RETRY.0;
+    }
+
+    /// The ledger may have entries that shall stand in the file and do not yet.
+    pub fn expect(&mut self) {
+        self.pruner.expect();
     }
 
     /// Prunes without waiting for a quiet file, to meet writers in the act.
@@ -131,7 +139,7 @@ impl Tidy {
         }
         let Some(bytes) = subject.bytes else { return Ok(()) };
         if subject.view.pending() == 0 {
-            self.refusal = None;
+            (self.refusal, self.waiting) = (None, None);
         } else if self.is_time(now, bytes, subject.view)? {
             subject.doing.step("prune");
             self.prune(now, subject)?;
@@ -144,11 +152,12 @@ impl Tidy {
             return Ok(false);
         }
         let since = |at: Instant| now.saturating_duration_since(at);
+        let waited = since(*self.waiting.get_or_insert(now));
         let mut situation = Situation {
             pending: view.pending(),
             elements: view.total,
             bytes,
-            is_quiet: self.disturbed.is_none_or(|at| since(at) >= self.quiet),
+            is_quiet: self.disturbed.is_none_or(|at| since(at) >= self.quiet) || waited >= NEVER_QUIET,
             last_prune: self.last_prune.map(since),
             any_open: true,
         };
@@ -199,7 +208,7 @@ impl Tidy {
             self.next_try = Some(now + RETRY.1);
             return;
         }
-        self.last_prune = Some(now);
+        (self.last_prune, self.waiting) = (Some(now), None);
         self.own_print = self.print();
     }
 

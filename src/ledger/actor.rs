@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
-use super::holds::{self, Failure, OpenIncident};
+use super::holds::{self, Failure, OpenIncident, Prospects};
 use super::rows::{
     Candidate, Claim, Claimed, Counts, FinishedAttempt, Hold, Ingested, LiveAttempt, Next, Rescued, Scope,
     Wanted,
@@ -51,7 +51,7 @@ struct Command {
 
 /// How a command is carried out.
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     /// Need not survive a power cut; does not wait for a disk.
     Quick,
     /// Durable before the answer.
@@ -263,6 +263,16 @@ impl Ledger {
         self.call(Kind::Quick, move |conn, _| read::open_jobs(conn, run_id.as_deref())).await
     }
 
+    /// Whether open jobs are held by something only a person can change, and whether anything else moves by itself.
+    pub async fn prospects(&self, run_id: Option<String>) -> Result<Prospects> {
+        self.call(Kind::Quick, move |conn, _| holds::prospects(conn, run_id.as_deref())).await
+    }
+
+    /// Jobs of a run, or of all, that are not over and do not recur.
+    pub async fn waiting_jobs(&self, run_id: Option<String>) -> Result<u64> {
+        self.call(Kind::Quick, move |conn, _| read::waiting_jobs(conn, run_id.as_deref())).await
+    }
+
     /// Jobs that became terminal after `cursor`, and the next cursor. `None` starts at the end.
     pub async fn ended_since(&self, cursor: Option<i64>) -> Result<(Vec<Seq>, i64)> {
         self.call(Kind::Quick, move |conn, _| read::ended_since(conn, cursor)).await
@@ -286,7 +296,7 @@ impl Ledger {
         self.call(Kind::Quick, move |conn, _| write::watched(conn, &source, Millis::now())).await
     }
 
-    async fn call<T, F>(&self, kind: Kind, mut run: F) -> Result<T>
+    pub(super) async fn call<T, F>(&self, kind: Kind, mut run: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnMut(&Connection, i64) -> Result<T> + Send + 'static,
@@ -391,21 +401,20 @@ impl Actor {
         }
         match self.commit(&mut commands, durable) {
             Ok(results) => {
-                let wakes = commands.iter().any(|command| command.wakes);
-                for (command, result) in commands.into_iter().zip(results) {
-                    (command.answer)(result);
-                }
+                // Before the answers: whoever hears that something is done may rely on it that the others can see it.
                 if durable {
                     self.changed.send_modify(|count| *count += 1);
                 }
-                if wakes {
+                if commands.iter().any(|command| command.wakes) {
                     self.ready.send_modify(|count| *count += 1);
+                }
+                for (command, result) in commands.into_iter().zip(results) {
+                    (command.answer)(result);
                 }
             }
             Err(err) => {
-                let mut first = Some(err);
                 for command in commands {
-                    (command.answer)(Err(first.take().unwrap_or(LedgerError::Closed)));
+                    (command.answer)(Err(err.again()));
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! What a person changes: adding, cancelling and retrying jobs, with or without a worker alive.
 //!
-//! Each is one guarded transaction on a connection of its own. A running worker notices the commit and acts on it.
+//! Each is one guarded transaction on a connection of its own. A running worker notices the commit and acts on it. What
+//! people ask goes through `events`, which carries it out by the functions here.
 
 use std::path::Path;
 
@@ -16,7 +17,7 @@ type Result<T> = std::result::Result<T, LedgerError>;
 /// A connection that changes the ledger from outside the worker.
 #[derive(Debug)]
 pub struct Control {
-    conn: Connection,
+    pub(super) conn: Connection,
 }
 
 /// What cancelling a job did.
@@ -59,41 +60,12 @@ impl Control {
 
     /// Cancels a waiting job at once and asks for the end of a running one.
     pub fn cancel(&mut self, id: &str) -> Result<Cancelled> {
-        self.transaction(|conn| {
-            let Some(state) = state_of(conn, id)? else { return Ok(Cancelled::Unknown) };
-            match state {
-                State::Queued | State::Retrying => {
-                    conn.execute(
-                        "UPDATE job SET state = 'cancelled', due_at = NULL, wait = NULL, finished_at = ?2,
-                             error = 'cancelled by a person' WHERE id = ?1 AND state IN ('queued', 'retrying')",
-                        params![id, Millis::now().0],
-                    )?;
-                    Ok(Cancelled::Now)
-                }
-                State::Running => {
-                    conn.execute("UPDATE job SET cancel_requested = 1 WHERE id = ?1 AND state = 'running'", [id])?;
-                    Ok(Cancelled::Requested)
-                }
-                over => Ok(Cancelled::Over(over)),
-            }
-        })
+        self.transaction(|conn| cancel(conn, id, Millis::now()))
     }
 
     /// Puts a failed or cancelled job back into the queue, with as many attempts as it had at first.
     pub fn retry(&mut self, id: &str) -> Result<Retried> {
-        self.transaction(|conn| {
-            let Some(state) = state_of(conn, id)? else { return Ok(Retried::Unknown) };
-            if !matches!(state, State::Failed | State::Cancelled) {
-                return Ok(Retried::NotNow(state));
-            }
-            conn.execute(
-                "UPDATE job SET state = 'queued', finished_at = NULL, cancel_requested = 0, again = 0, dismissed = 0,
-                     max_attempts = attempts + budget
-                 WHERE id = ?1 AND state IN ('failed', 'cancelled')",
-                [id],
-            )?;
-            Ok(Retried::Queued)
-        })
+        self.transaction(|conn| retry(conn, id))
     }
 
     /// Ids of every job of a run that is not over.
@@ -111,12 +83,48 @@ impl Control {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    fn transaction<T>(&mut self, run: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    pub(super) fn transaction<T>(&mut self, run: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let value = run(&tx)?;
         tx.commit()?;
         Ok(value)
     }
+}
+
+/// Cancels a waiting job at once and asks for the end of a running one.
+pub(super) fn cancel(conn: &Connection, id: &str, now: Millis) -> Result<Cancelled> {
+    let Some(state) = state_of(conn, id)? else { return Ok(Cancelled::Unknown) };
+    match state {
+        State::Queued | State::Retrying => {
+            conn.prepare_cached(
+                "UPDATE job SET state = 'cancelled', due_at = NULL, wait = NULL, finished_at = ?2,
+                     error = 'cancelled by a person' WHERE id = ?1 AND state IN ('queued', 'retrying')",
+            )?
+            .execute(params![id, now.0])?;
+            Ok(Cancelled::Now)
+        }
+        State::Running => {
+            conn.prepare_cached("UPDATE job SET cancel_requested = 1 WHERE id = ?1 AND state = 'running'")?
+                .execute([id])?;
+            Ok(Cancelled::Requested)
+        }
+        over => Ok(Cancelled::Over(over)),
+    }
+}
+
+/// Puts a failed or cancelled job back into the queue, with as many attempts as it had at first.
+pub(super) fn retry(conn: &Connection, id: &str) -> Result<Retried> {
+    let Some(state) = state_of(conn, id)? else { return Ok(Retried::Unknown) };
+    if !matches!(state, State::Failed | State::Cancelled) {
+        return Ok(Retried::NotNow(state));
+    }
+    conn.prepare_cached(
+        "UPDATE job SET state = 'queued', finished_at = NULL, cancel_requested = 0, again = 0, dismissed = 0,
+             max_attempts = attempts + budget
+         WHERE id = ?1 AND state IN ('failed', 'cancelled')",
+    )?
+    .execute([id])?;
+    Ok(Retried::Queued)
 }
 
 fn state_of(conn: &Connection, id: &str) -> Result<Option<State>> {

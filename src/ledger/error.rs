@@ -53,6 +53,12 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
+    /// Whether another process held the ledger for longer than anybody waits.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Sqlite(err) if err.sqlite_error_code() == Some(ErrorCode::DatabaseBusy))
+    }
+
     /// Whether waiting may mend it: no room, or another process is writing.
     pub(super) fn is_transient(&self) -> bool {
         match self {
@@ -70,12 +76,29 @@ impl LedgerError {
     }
 
     /// Whether the outcome of a commit is unknown, so that the ledger must be opened again and read.
-    pub(super) fn is_unknown(&self) -> bool {
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
         match self {
             Self::Sqlite(err) => {
                 matches!(err.sqlite_error_code(), Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen))
             }
             _ => false,
+        }
+    }
+
+    /// The same error for somebody else whose command was in the same batch.
+    pub(super) fn again(&self) -> Self {
+        let copy = |err: &rusqlite::Error| match err {
+            rusqlite::Error::SqliteFailure(code, text) => {
+                Some(rusqlite::Error::SqliteFailure(*code, text.clone()))
+            }
+            _ => None,
+        };
+        match self {
+            Self::Fenced { ours, current } => Self::Fenced { ours: *ours, current: *current },
+            Self::Storage(err) => copy(err).map_or(Self::Closed, Self::Storage),
+            Self::Sqlite(err) => copy(err).map_or(Self::Closed, Self::Sqlite),
+            _ => Self::Closed,
         }
     }
 }

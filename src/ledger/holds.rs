@@ -1,8 +1,10 @@
 //! What keeps more than one job back, and the incidents that lead to it.
 
 use rusqlite::{Connection, params};
+use serde::Serialize;
 
-use super::rows::Hold;
+use super::candidates::candidates;
+use super::rows::{Hold, Scope};
 use super::{LedgerError, read};
 use crate::clock::Millis;
 use crate::job::{HoldKind, HoldReason};
@@ -52,6 +54,43 @@ pub(super) fn lift(conn: &Connection, kind: HoldKind, name: &str, reason: HoldRe
     Ok(lifted > 0)
 }
 
+/// What the open jobs have before them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prospects {
+    /// Something is paused by a person or lacks its program.
+    pub held_by_person: bool,
+    /// Something runs, is due at a time of its own, or could start: it is not a person that it waits for.
+    pub moves_by_itself: bool,
+}
+
+/// See [`Prospects`]; of a run, or of all jobs.
+pub(super) fn prospects(conn: &Connection, run_id: Option<&str>) -> Result<Prospects> {
+    let holds = all(conn)?;
+    let by_person = |hold: &&Hold| matches!(hold.reason, HoldReason::Paused | HoldReason::Missing);
+    if !holds.iter().any(|hold| by_person(&hold)) {
+        return Ok(Prospects { held_by_person: false, moves_by_itself: true });
+    }
+    let moving: bool = conn
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM job WHERE (due_at IS NOT NULL AND recurs IS NULL OR state = 'running')
+                 AND (?1 IS NULL OR run_id = ?1))",
+        )?
+        .query_row([run_id], |row| row.get(0))?;
+    let names = |kind: HoldKind| {
+        holds.iter().filter(by_person).filter(move |hold| hold.kind == kind).map(|hold| hold.name.clone())
+    };
+    let scope = Scope {
+        run_id: run_id.map(str::to_owned),
+        closed_lanes: names(HoldKind::Lane).collect(),
+        closed_sources: names(HoldKind::Source).collect(),
+        closed_handlers: names(HoldKind::Handler).collect(),
+        full_keys: Vec::new(),
+    };
+    let all_held = names(HoldKind::All).next().is_some();
+    let could_start = !all_held && !candidates(conn, &scope, 1)?.is_empty();
+    Ok(Prospects { held_by_person: true, moves_by_itself: moving || could_start })
+}
+
 /// The handlers that some class uses, each once.
 pub(super) fn handlers_in_use(conn: &Connection) -> Result<Vec<String>> {
     let mut query = conn.prepare_cached("SELECT DISTINCT handler FROM class ORDER BY handler")?;
@@ -88,6 +127,41 @@ pub struct OpenIncident {
     pub signature: String,
     /// Failures so far.
     pub failures: u32,
+}
+
+/// An incident as people and the monitor see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Incident {
+    /// Its number; a later one has a higher.
+    pub id: i64,
+    /// The handler that failed.
+    pub handler: String,
+    /// The error of one of its failures.
+    pub error: String,
+    /// How many there were.
+    pub failures: u32,
+    /// When it was noticed.
+    pub opened_at: Millis,
+    /// When the handler worked again.
+    pub closed_at: Option<Millis>,
+}
+
+/// Every incident, oldest first.
+pub(super) fn incidents(conn: &Connection) -> Result<Vec<Incident>> {
+    let mut query = conn.prepare_cached(
+        "SELECT id, handler, error, failures, opened_at, closed_at FROM incident ORDER BY id",
+    )?;
+    let rows = query.query_map([], |row| {
+        Ok(Incident {
+            id: row.get(0)?,
+            handler: row.get(1)?,
+            error: row.get(2)?,
+            failures: row.get(3)?,
+            opened_at: Millis(row.get(4)?),
+            closed_at: read::time(row, 5)?,
+        })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Incidents that are open.

@@ -7,20 +7,24 @@
 //! drop the POSIX locks SQLite holds, and cost committed rows.
 
 mod actor;
+mod audit;
 mod batch;
 mod candidates;
 mod control;
 mod due;
 mod error;
+mod events;
 mod explain;
 mod holds;
 mod incidents;
 mod ingest;
 mod letters;
 mod open;
+mod orders;
 mod read;
 mod rework;
 mod rows;
+mod runs;
 mod watch;
 mod write;
 
@@ -28,15 +32,17 @@ pub use actor::Ledger;
 pub use control::{Cancelled, Control, Retried};
 pub use error::LedgerError;
 pub use explain::{Line, Needed, Queue, Standing};
-pub use holds::{Failure, OpenIncident};
+pub use holds::{Failure, Incident, OpenIncident, Prospects};
 pub use incidents::IncidentRow;
 pub use letters::{DeadLetter, FailedMark, LetterCount};
 pub use open::SCHEMA_VERSION;
+pub use orders::{Effect, Event, EventRow, Order, Target, Verb};
 pub use read::{JobFilter, Reader};
 pub use rows::{
-    AttemptRow, Candidate, Claim, Claimed, Class, Counts, FinishedAttempt, Hold, HolderId, IngestKind,
-    Ingested, JobRow, LiveAttempt, Next, Rescued, Rework, Scope, Wanted,
+    AttemptError, AttemptRow, Candidate, Claim, Claimed, Class, Counts, FinishedAttempt, Hold, HolderId,
+    IngestKind, Ingested, JobRow, LiveAttempt, Next, Rescued, Rework, Scope, Wanted,
 };
+pub use runs::{RunEnd, RunRow};
 pub use watch::{Backlog, RunningJob};
 
 #[cfg(test)]

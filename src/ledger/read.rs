@@ -8,6 +8,7 @@ use std::str::FromStr;
 use rusqlite::types::{FromSqlError, Value};
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
+use super::holds::Incident;
 use super::rows::{AttemptRow, Counts, Hold, JobRow};
 use super::{LedgerError, holds, open};
 use crate::clock::Millis;
@@ -120,7 +121,7 @@ impl Reader {
     pub fn attempts(&self, seq: Seq) -> Result<Vec<AttemptRow>> {
         let mut query = self.conn.prepare_cached(
             "SELECT number, pid, slot, holder_pid, claimed_at, started_at, finished_at, exit_code, signal, outcome,
-                 error_type, error FROM attempt WHERE job = ?1 ORDER BY number",
+                 error_type, error, gate FROM attempt WHERE job = ?1 ORDER BY number",
         )?;
         let rows = query.query_map([seq], |row| {
             Ok(AttemptRow {
@@ -136,6 +137,7 @@ impl Reader {
                 outcome: optional_word(row, 9)?,
                 error_type: optional_word(row, 10)?,
                 error: row.get(11)?,
+                gate: optional_word(row, 12)?,
             })
         })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -165,6 +167,11 @@ impl Reader {
         holds::all(&self.conn)
     }
 
+    /// Every incident of a handler, oldest first.
+    pub fn incidents(&self) -> Result<Vec<Incident>> {
+        holds::incidents(&self.conn)
+    }
+
     /// `PRAGMA quick_check`: `None` when the ledger is sound, else what is wrong.
     pub fn quick_check(&self) -> Result<Option<String>> {
         let said: String = self.conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
@@ -174,7 +181,8 @@ impl Reader {
 
 const JOB_COLUMNS: &str =
     "seq, job.id, source, title, state, attempts, max_attempts, priority, lane, handler, run_id, language,
-     created_at, started_at, finished_at, due_at, wait, recurs, reworks, cancel_requested, output_dir, error_type, error";
+     created_at, started_at, finished_at, due_at, wait, recurs, reworks, cancel_requested, output_dir, error_type, error,
+     (SELECT gate FROM attempt WHERE attempt.job = job.seq AND number = last_attempt)";
 const JOB_TABLES: &str = "job JOIN class ON class.id = job.class";
 
 fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
@@ -202,6 +210,7 @@ fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
         output_dir: row.get(20)?,
         error_type: optional_word(row, 21)?,
         error: row.get(22)?,
+        gate: optional_word(row, 23)?,
     })
 }
 
@@ -260,6 +269,18 @@ pub(super) fn open_jobs(conn: &Connection, run_id: Option<&str>) -> Result<u64> 
         }
     };
     Ok(all - idle)
+}
+
+/// Jobs that are not over, but for recurring ones.
+pub(super) fn waiting_jobs(conn: &Connection, run_id: Option<&str>) -> Result<u64> {
+    let condition = "recurs IS NULL AND state IN ('queued', 'retrying', 'running')";
+    match run_id {
+        None => {
+            Ok(counts(conn)?.open()
+                - count(conn, "recurs IS NOT NULL AND finished_at IS NULL AND ?1 = ''", "")?)
+        }
+        Some(run_id) => count(conn, &format!("run_id = ?1 AND {condition}"), run_id),
+    }
 }
 
 fn count(conn: &Connection, condition: &str, argument: &str) -> Result<u64> {

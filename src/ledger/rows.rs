@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Millis;
 use crate::job::{
-    ContentHash, ErrorType, HoldKind, HoldReason, JobId, Outcome, Seq, State, Submission, Wait,
+    ContentHash, ErrorType, GateVerdict, HoldKind, HoldReason, JobId, Outcome, Seq, State, Submission, Wait,
 };
 
 /// One submission to record, with what the configuration says about it.
@@ -179,6 +179,8 @@ pub struct Claimed {
     pub output_dir: String,
     /// Error of the attempt before.
     pub last_error: Option<String>,
+    /// What became of earlier attempts, oldest first; empty for the first one and for adopted ones.
+    pub errors: Vec<AttemptError>,
     /// Lane.
     pub lane: String,
     /// Concurrency key.
@@ -189,6 +191,17 @@ pub struct Claimed {
     pub entry: String,
     /// Times it was sent back through the rework source.
     pub reworks: u32,
+}
+
+/// Why an earlier attempt of a claimed job was not the last one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptError {
+    /// Its number, as `show` has it.
+    pub attempt: u32,
+    /// How it ended.
+    pub outcome: String,
+    /// Why.
+    pub error: String,
 }
 
 /// An attempt that the ledger believes to be live.
@@ -271,6 +284,8 @@ pub struct FinishedAttempt {
     pub error: Option<String>,
     /// What it asked to be held, beside its own job.
     pub hold: Option<Hold>,
+    /// What the gate said about what it produced, if it was asked.
+    pub gate: Option<GateVerdict>,
 }
 
 /// An entry that was put back into a queue file and is watched.
@@ -365,6 +380,8 @@ pub struct JobRow {
     pub error_type: Option<ErrorType>,
     /// Why it is not completed, if there is a reason.
     pub error: Option<String>,
+    /// What the gate said about the newest attempt, if it was asked.
+    pub gate: Option<GateVerdict>,
 }
 
 /// An attempt as `show` prints it.
@@ -394,4 +411,6 @@ pub struct AttemptRow {
     pub error_type: Option<ErrorType>,
     /// Why, unless it succeeded.
     pub error: Option<String>,
+    /// What the gate said about what it produced, if it was asked.
+    pub gate: Option<GateVerdict>,
 }

@@ -109,6 +109,7 @@ CREATE TABLE attempt (
         'spawn_failed', 'interrupted', 'lost')),
     error_type   TEXT,
     error        TEXT,
+    gate         TEXT CHECK (gate IN ('pass', 'fail', 'inconclusive', 'blocked')),  -- on what it produced, if it was judged
     PRIMARY KEY (job, number),
     CHECK ((outcome IS NULL) = (finished_at IS NULL))
 ) STRICT, WITHOUT ROWID;

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+mod events;
 mod reports;
+mod runs;
 mod waiting;
 
 use super::*;
 use crate::clock::Millis;
-use crate::job::{ContentHash, Entry, JobId, Outcome, State, Submission};
+use crate::job::{ContentHash, Entry, GateVerdict, JobId, Outcome, State, Submission};
 use crate::status::Progress;
 
 fn entry(id: &str, content: u8) -> Entry {
@@ -66,6 +68,7 @@ fn end(claimed: &Claimed, outcome: Outcome, next: Next) -> FinishedAttempt {
         error_type: None,
         error: (outcome != Outcome::Succeeded).then(|| "broke".to_owned()),
         hold: None,
+        gate: None,
     }
 }
 
@@ -139,6 +142,35 @@ async fn an_interrupted_attempt_is_free() {
     let job = bed.reader().job("a").unwrap().unwrap();
     assert_eq!((job.state, job.attempts), (State::Queued, 0));
     assert_eq!(bed.claim(seq).await.unwrap().number, 2);
+}
+
+#[tokio::test]
+async fn a_claim_tells_of_earlier_attempts_and_the_gate_is_kept_apart() {
+    let bed = Bed::new();
+    let job = bed.add(entry("a", 1)).await;
+    let refused = |claimed: &Claimed, gate, next| FinishedAttempt {
+        gate: Some(gate),
+        error: Some(format!("refused {}", claimed.number)),
+        ..end(claimed, Outcome::GateFailed, next)
+    };
+    let first = bed.claim(job.seq).await.unwrap();
+    assert_eq!(first.errors, []);
+    bed.ledger.finish(refused(&first, GateVerdict::Fail, Next::Requeue)).await.unwrap();
+    let second = bed.claim(job.seq).await.unwrap();
+    bed.ledger.finish(end(&second, Outcome::Interrupted, Next::Requeue)).await.unwrap();
+    let third = bed.claim(job.seq).await.unwrap();
+    bed.ledger.finish(refused(&third, GateVerdict::Blocked, Next::Requeue)).await.unwrap();
+    let fourth = bed.claim(job.seq).await.unwrap();
+    let errors: Vec<_> =
+        fourth.errors.iter().map(|one| (one.attempt, one.outcome.as_str(), one.error.as_str())).collect();
+    assert_eq!(errors, [(1, "gate_failed", "refused 1"), (3, "gate_failed", "refused 3")]);
+    assert_eq!(bed.reader().job("a").unwrap().unwrap().gate, None, "nobody has judged the live attempt yet");
+    let passed =
+        FinishedAttempt { gate: Some(GateVerdict::Pass), ..end(&fourth, Outcome::Succeeded, Next::Complete) };
+    bed.ledger.finish(passed).await.unwrap();
+    assert_eq!(bed.reader().job("a").unwrap().unwrap().gate, Some(GateVerdict::Pass));
+    let gates: Vec<_> = bed.reader().attempts(job.seq).unwrap().iter().map(|row| row.gate).collect();
+    assert_eq!(gates, [Some(GateVerdict::Fail), None, Some(GateVerdict::Blocked), Some(GateVerdict::Pass)]);
 }
 
 #[tokio::test]

@@ -5,20 +5,24 @@
 
 use rusqlite::{Connection, Row, params};
 
-use super::rows::{Claim, Claimed, FinishedAttempt, HolderId, LiveAttempt, Next, Rescued};
+use super::rows::{AttemptError, Claim, Claimed, FinishedAttempt, HolderId, LiveAttempt, Next, Rescued};
 use super::{LedgerError, holds, rework};
 use crate::clock::Millis;
-use crate::job::{ErrorType, JobId, Seq, State, Wait};
+use crate::job::{ErrorType, GateVerdict, JobId, Seq, State, Wait};
 
 type Result<T> = std::result::Result<T, LedgerError>;
 
-/// `queued -> running` with an attempt record. `None`: the job is not ours to start.
+/// `queued -> running` with an attempt record. `None`: the job is not ours to start. A pause is looked at here as well:
+/// once it is recorded nothing starts, whatever the scheduler knew.
 pub(super) fn claim(conn: &Connection, claim: &Claim, epoch: i64, now: Millis) -> Result<Option<Claimed>> {
     let moved = conn
         .prepare_cached(
             "UPDATE job SET state = 'running', last_attempt = last_attempt + 1,
                  started_at = coalesce(started_at, ?2)
-             WHERE seq = ?1 AND state = 'queued' AND due_at IS NULL AND unmet = 0 AND cancel_requested = 0",
+             WHERE seq = ?1 AND state = 'queued' AND due_at IS NULL AND unmet = 0 AND cancel_requested = 0
+                 AND NOT EXISTS (SELECT 1 FROM hold JOIN class ON class.id = job.class
+                     WHERE reason = 'paused' AND (kind = 'all' OR kind = 'lane' AND name = lane
+                         OR kind = 'source' AND name = source OR kind = 'handler' AND name = handler))",
         )?
         .execute(params![claim.seq, now.0])?;
     if moved == 0 {
@@ -27,6 +31,9 @@ pub(super) fn claim(conn: &Connection, claim: &Claim, epoch: i64, now: Millis) -
     let mut claimed = claimed_job(conn, claim.seq)?;
     if claimed.output_dir.is_empty() {
         claimed.output_dir = name_output(conn, &claimed)?;
+    }
+    if claimed.number > 1 {
+        claimed.errors = earlier_errors(conn, claim.seq)?;
     }
     conn.prepare_cached(
         "INSERT INTO attempt (job, number, epoch, slot, holder_pid, holder_start, boot_id, claimed_at)
@@ -72,12 +79,30 @@ fn claimed_row(row: &Row<'_>) -> rusqlite::Result<Claimed> {
         timeout_ms: row.get(9)?,
         output_dir: row.get(10)?,
         last_error: row.get(11)?,
+        errors: Vec::new(),
         lane: row.get(12)?,
         key: row.get(13)?,
         again: row.get(14)?,
         entry: row.get(15)?,
         reworks: row.get(16)?,
     })
+}
+
+/// Earlier attempts a handler is told of: the newest ones, so that a job that fails for weeks stays small.
+const MAX_EARLIER_ERRORS: u32 = 50;
+
+/// Why earlier attempts of a job were not its last, oldest first; those that did not count say nothing about it.
+fn earlier_errors(conn: &Connection, seq: Seq) -> Result<Vec<AttemptError>> {
+    let mut query = conn.prepare_cached(
+        "SELECT number, outcome, error FROM attempt
+         WHERE job = ?1 AND error IS NOT NULL AND outcome <> 'interrupted' ORDER BY number DESC LIMIT ?2",
+    )?;
+    let rows = query.query_map(params![seq, MAX_EARLIER_ERRORS], |row| {
+        Ok(AttemptError { attempt: row.get(0)?, outcome: row.get(1)?, error: row.get(2)? })
+    })?;
+    let mut errors = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    errors.reverse();
+    Ok(errors)
 }
 
 /// Gives the job a folder name that no other job has.
@@ -120,7 +145,7 @@ pub(super) fn finish(conn: &Connection, end: &FinishedAttempt) -> Result<Finishe
     let ended = conn
         .prepare_cached(
             "UPDATE attempt SET outcome = ?3, pid = coalesce(?4, pid), started_at = coalesce(?5, started_at),
-                 finished_at = ?6, exit_code = ?7, signal = ?8, error_type = ?9, error = ?10
+                 finished_at = ?6, exit_code = ?7, signal = ?8, error_type = ?9, error = ?10, gate = ?11
              WHERE job = ?1 AND number = ?2 AND outcome IS NULL",
         )?
         .execute(params![
@@ -133,7 +158,8 @@ pub(super) fn finish(conn: &Connection, end: &FinishedAttempt) -> Result<Finishe
             end.exit_code,
             end.signal,
             error_type,
-            end.error
+            end.error,
+            end.gate.map(GateVerdict::as_str)
         ])?;
     if ended == 0 {
         return Ok(Finished { ended: false, released: false });
@@ -257,11 +283,14 @@ pub(super) fn watched(conn: &Connection, source: &str, now: Millis) -> Result<Ve
 }
 
 /// Takes over the directory: a new epoch, which fences off every worker before.
+///
+/// In a transaction of its own: a statement that returns rows commits after its last row was read, and an error of that
+/// commit would be lost with the statement.
 pub(super) fn next_epoch(conn: &Connection) -> Result<i64> {
-    let epoch =
-        conn.query_row("UPDATE meta SET value = value + 1 WHERE key = 'epoch' RETURNING value", [], |row| {
-            row.get(0)
-        })?;
+    let tx = conn.unchecked_transaction()?;
+    let sql = "UPDATE meta SET value = value + 1 WHERE key = 'epoch' RETURNING value";
+    let epoch = tx.query_row(sql, [], |row| row.get(0))?;
+    tx.commit()?;
     Ok(epoch)
 }
 

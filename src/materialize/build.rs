@@ -8,7 +8,10 @@ use super::entry::Entry;
 use super::error::Failure;
 use super::project::{METADATA_FILE, Metadata, README_FILE, Syntax, now, readme};
 use super::staging::{Owner, Staging};
+use crate::config::GateConfig;
 use crate::gate::{self, Finding, Language, Verdict};
+use crate::inspection::{Produced, Subject, inspect};
+use crate::job::GateVerdict;
 use crate::slug::job_key;
 
 /// One attempt to write a project.
@@ -26,6 +29,10 @@ pub struct Input<'a> {
     pub evidence_dir: &'a Path,
     /// What one look of the gate may cost.
     pub limits: gate::Limits,
+    /// What is asked of the project.
+    pub gate: &'a GateConfig,
+    /// The working directory, from which a relative gate command is meant.
+    pub root: &'a Path,
 }
 
 /// A published project.
@@ -35,6 +42,8 @@ pub struct Done {
     pub outputs: Vec<String>,
     /// Whether the gate has seen the source.
     pub syntax: Syntax,
+    /// What the gate said; `None` when there was nothing it could have looked at.
+    pub gate: Option<GateVerdict>,
 }
 
 /// Writes the project of an entry and publishes it if the gate passes.
@@ -52,15 +61,13 @@ pub fn run(input: &Input) -> Result<Done, Failure> {
 
     let staging = Staging::create(outputs_path, &owner)?;
     staging.write(README_FILE, readme(&entry, source_file.as_deref()).as_bytes())?;
-    let syntax = match (&source_file, &entry.code) {
-        (Some(file), Some(code)) => {
-            staging.write(file, code.as_bytes())?;
-            match judge(&staging, file, code.len(), language, input.limits) {
-                Ok(syntax) => syntax,
-                Err(failure) => return Err(keep_evidence(staging, input.evidence_dir, failure)),
-            }
-        }
-        _ => Syntax::Unchecked,
+    if let (Some(file), Some(code)) = (&source_file, &entry.code) {
+        staging.write(file, code.as_bytes())?;
+    }
+    let source = source_file.as_deref().zip(entry.code.as_deref());
+    let syntax = match judge(&staging, source, language, input) {
+        Ok(syntax) => syntax,
+        Err(failure) => return Err(keep_evidence(staging, input.evidence_dir, failure)),
     };
     let metadata = Metadata {
         title: &entry.title,
@@ -76,23 +83,56 @@ pub fn run(input: &Input) -> Result<Done, Failure> {
     staging.write(METADATA_FILE, &metadata.to_bytes())?;
     staging.publish(final_name, &owner)?;
     let names = source_file.into_iter().chain([README_FILE.to_owned(), METADATA_FILE.to_owned()]);
-    Ok(Done { outputs: names.collect(), syntax })
+    let was_judged = syntax == Syntax::Ok || input.gate.asks_more_than_syntax();
+    Ok(Done { outputs: names.collect(), syntax, gate: was_judged.then_some(GateVerdict::Pass) })
 }
 
-/// Judges the source file as it was written.
+/// Judges the project as it was written: the syntax of its source first, then what else is asked.
 fn judge(
     staging: &Staging,
-    file: &str,
-    expected_bytes: usize,
+    source: Option<(&str, &str)>,
     language: &str,
+    input: &Input,
+) -> Result<Syntax, Failure> {
+    let language = Language::from_name(language);
+    let syntax = match source {
+        Some((file, code)) if input.gate.syntax => {
+            let written = staging.read(file, code.len() as u64)?;
+            check_syntax(file, written, language, input.limits)?
+        }
+        _ => Syntax::Unchecked,
+    };
+    if !input.gate.asks_more_than_syntax() {
+        return Ok(syntax);
+    }
+    let produced = source.map_or(Produced::Nothing, |(file, code)| Produced::Source {
+        file,
+        code,
+        language: language.map(|language| language.refine(code)),
+    });
+    let subject = Subject {
+        folder: &staging.path(),
+        produced,
+        to_come: &[METADATA_FILE],
+        gate: input.gate,
+        root: input.root,
+    };
+    let judgement = inspect(&subject);
+    if judgement.verdict == GateVerdict::Pass { Ok(syntax) } else { Err(Failure::Judged(judgement)) }
+}
+
+/// Judges a source file by what was read back of it.
+fn check_syntax(
+    file: &str,
+    written: Vec<u8>,
+    language: Option<Language>,
     limits: gate::Limits,
 ) -> Result<Syntax, Failure> {
     let failed = |findings| Failure::Gate { file: file.to_owned(), findings };
-    let written = staging.read(file, expected_bytes as u64)?;
     let Ok(code) = String::from_utf8(written) else {
         return Err(failed(vec![Finding::at("", 0, "the text is not UTF-8")]));
     };
-    let Some(language) = Language::from_name(language) else {
+    let Some(language) = language else {
         if code.trim().is_empty() {
             return Err(failed(vec![Finding::at("", 0, "the code is empty")]));
         }

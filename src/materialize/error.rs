@@ -3,7 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::gate::Finding;
+use crate::gate::{Finding, describe};
+use crate::inspection::Judgement;
+use crate::job::GateVerdict;
 
 /// The job can never succeed as it is (`EX_DATAERR`).
 const EXIT_DATA: u8 = 65;
@@ -34,6 +36,9 @@ pub enum Failure {
         /// Why there is no verdict.
         reason: String,
     },
+    /// What was produced did not pass the rest of the gate.
+    #[error("{}", .0.message)]
+    Judged(Judgement),
     /// The place of the output is taken by something that is not this job's, or is not a plain folder.
     #[error("cannot publish to `{}`: {reason}; move it away and retry the job", path.display())]
     Refused {
@@ -63,7 +68,8 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Entry(_) | Self::Gate { .. } | Self::Refused { .. } => EXIT_DATA,
-            Self::Inconclusive { .. } | Self::Io { .. } => EXIT_TEMPORARY,
+            Self::Judged(judgement) if judgement.verdict == GateVerdict::Fail => EXIT_DATA,
+            Self::Judged(_) | Self::Inconclusive { .. } | Self::Io { .. } => EXIT_TEMPORARY,
             Self::Environment(_) => EXIT_USAGE,
         }
     }
@@ -73,12 +79,4 @@ impl Failure {
         use std::error::Error;
         self.source().map_or_else(|| self.to_string(), |cause| format!("{self}: {cause}"))
     }
-}
-
-fn describe(findings: &[Finding]) -> String {
-    let Some(first) = findings.first() else {
-        return " not well-formed".to_owned();
-    };
-    let more = if findings.len() > 1 { format!(" (and {} more)", findings.len() - 1) } else { String::new() };
-    format!("{}:{}: {}{more}", first.line, first.column, first.message)
 }

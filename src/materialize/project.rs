@@ -21,16 +21,6 @@ pub enum Syntax {
     Unchecked,
 }
 
-impl Syntax {
-    /// The word for it in a handler's result.
-    pub(super) fn gate_word(self) -> &'static str {
-        match self {
-            Self::Ok => "passed",
-            Self::Unchecked => "unchecked",
-        }
-    }
-}
-
 /// `project_metadata.json`.
 #[derive(Serialize)]
 pub(super) struct Metadata<'a> {

@@ -144,8 +144,13 @@ impl Staging {
         copy().map_err(failed("copy the rejected project to", to)).map(|()| to.to_owned())
     }
 
+    /// Where the project stands until it is published.
+    pub(super) fn path(&self) -> PathBuf {
+        self.outputs_path.join(&self.name)
+    }
+
     fn path_of(&self, name: &str) -> PathBuf {
-        self.outputs_path.join(&self.name).join(name)
+        self.path().join(name)
     }
 }
 

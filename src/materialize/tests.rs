@@ -47,6 +47,8 @@ impl Bed {
             output_dir: &self.project(),
             evidence_dir: &self.evidence(),
             limits,
+            gate: &crate::config::GateConfig::default(),
+            root: self.root.path(),
         })
     }
 }
@@ -227,6 +229,8 @@ fn the_output_must_be_a_plain_name_in_an_absolute_folder() {
             output_dir: Path::new(path),
             evidence_dir: &bed.evidence(),
             limits: Limits::default(),
+            gate: &crate::config::GateConfig::default(),
+            root: bed.root.path(),
         };
         assert!(matches!(run(&input), Err(Failure::Refused { .. })), "{path}");
     }
@@ -247,7 +251,7 @@ fn the_handler_writes_its_result() {
     let report: serde_json::Value =
         serde_json::from_slice(&fs::read(&result).expect("a result")).expect("JSON");
     assert_eq!(report["message"], "wrote main.go, README.md, project_metadata.json");
-    assert_eq!(report["gate"], "passed");
+    assert_eq!(report["gate"], "pass");
     assert_eq!(report["outputs"][0], "main.go");
 
     let code = handle(&b"[]"[..], |name| environment.get(name).cloned());

@@ -98,7 +98,7 @@ fn beat(scene: &Scene, status: &StatusFile) -> Beat {
         state: status.state,
         parts: status.progress.iter().map(|(name, status)| (name.clone(), part(status))).collect(),
         last_progress_ms: whole_ms(status.last_progress),
-        slots: status.workers.len(),
+        slots: status.slots_in_force(),
         blocked_slots: status.workers.values().filter(|slot| slot.kill_pending).count(),
         running,
         startable,

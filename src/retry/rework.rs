@@ -34,8 +34,9 @@ pub struct Refused<'a> {
 pub fn send_back(claimed: &Claimed, refused: Refused<'_>, config: &Config, now: Millis) -> Option<Next> {
     let policy = &config.rework;
     let source = config.sources.get(&policy.source)?;
-    let can_help = source.handler != MATERIALIZE && claimed.handler != OWN_COMMAND;
-    // The handler's own refusals are its retries; only what another made, or it made in an earlier round, goes back.
+    // What the rework handler made in the first place has been tried again by policy already.
+    let is_another = claimed.handler != source.handler || claimed.reworks > 0;
+    let can_help = source.handler != MATERIALIZE && claimed.handler != OWN_COMMAND && is_another;
     if refused.error_type != Some(ErrorType::Gate) || !can_help || claimed.reworks >= policy.max {
         return None;
     }

@@ -4,18 +4,23 @@
 //! inherited, so that a secret of the worker's own environment does not reach a job by accident.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::libc;
 use serde::Deserialize;
 
+use super::order::{ERRORS_NAME, ERRORS_VARIABLE, ORDER_NAME, ORDER_VARIABLE, Order, Question};
 use super::process::TOKEN_VARIABLE;
 use super::protocol::Request;
-use super::token;
-use crate::config::{Config, Live, MATERIALIZE};
+use super::verdict::Terms;
+use super::{program, token};
+use crate::config::{Config, GateConfig, Handler, Live, MATERIALIZE, OWN_COMMAND};
 use crate::ledger::Claimed;
+use crate::result_file::RESULT_VARIABLE;
 use crate::slug;
 use crate::workdir::Workdir;
 
@@ -74,7 +79,7 @@ impl HandlerError {
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::NoProgram { .. } | Self::NoHandler { .. } => Some(nix::libc::ENOENT),
+            Self::NoProgram { .. } | Self::NoHandler { .. } => Some(libc::ENOENT),
             Self::Folder { source, .. } => source.raw_os_error(),
         }
     }
@@ -127,7 +132,20 @@ impl Workshop {
         token::token(&self.token_prefix, claimed.seq, claimed.number)
     }
 
-    /// The request for an attempt. Writes the last error where the handler can read it; blocking only when there is one.
+    /// What the end of an attempt is judged by.
+    #[must_use]
+    pub fn terms(&self, claimed: &Claimed) -> Terms {
+        let config = self.config();
+        let name = claimed.handler.as_str();
+        let is_judged = match name {
+            MATERIALIZE => true,
+            OWN_COMMAND => false,
+            name => config.handlers.get(name).is_some_and(|handler| handler.gate.is_some()),
+        };
+        Terms { config, makes_new: name != MATERIALIZE, is_judged }
+    }
+
+    /// The request for an attempt. Writes what the handler is to read beside the entry; blocking only when there is any.
     pub fn request(&self, claimed: &Claimed) -> Result<Request, HandlerError> {
         let attempt_dir = self.attempt_dir(claimed);
         let config = self.config();
@@ -139,10 +157,10 @@ impl Workshop {
         set("STALLPROOF_ATTEMPT", OsStr::new(&claimed.number.to_string()));
         set("STALLPROOF_SOURCE", OsStr::new(&claimed.source));
         set("STALLPROOF_OUTPUT_DIR", output_dir.as_os_str());
-        set("STALLPROOF_RESULT", attempt_dir.join(RESULT_NAME).as_os_str());
+        set(RESULT_VARIABLE, attempt_dir.join(RESULT_NAME).as_os_str());
         set(TOKEN_VARIABLE, OsStr::new(&self.token(claimed)));
-        if let Some(path) = self.write_last_error(claimed)? {
-            set("STALLPROOF_LAST_ERROR", path.as_os_str());
+        for (variable, path) in self.write_files(claimed, plan.order.as_ref())? {
+            set(variable, path.as_os_str());
         }
         let program = self.find(&plan.argv[0])?;
         let mut argv = plan.argv.into_iter();
@@ -167,52 +185,132 @@ impl Workshop {
             let own = claimed.timeout_ms.and_then(|ms| u64::try_from(ms).ok());
             own.unwrap_or_else(|| millis(handler.unwrap_or(config.worker.timeout)))
         };
-        if let Some(command) = own_command(&claimed.entry) {
-            let argv = command.into_iter().map(OsString::from).collect();
-            return Ok(Plan { argv, in_attempt_dir: false, timeout_ms: limit(None) });
-        }
         let name = claimed.handler.as_str();
+        if name == OWN_COMMAND
+            && let Some(command) = own_command(&claimed.entry)
+        {
+            return Ok(Plan::own(command, limit(None)));
+        }
         if name == MATERIALIZE {
-            let argv = vec![self.stallproof.clone().into_os_string(), "handle".into(), MATERIALIZE.into()];
-            return Ok(Plan { argv, in_attempt_dir: true, timeout_ms: limit(None) });
+            let gate = &config.materialize_gate;
+            let order = (*gate != GateConfig::default()).then(|| self.order(gate, None));
+            return Ok(Plan { order, in_attempt_dir: true, ..self.ours(MATERIALIZE, limit(None)) });
         }
         let handler =
             config.handlers.get(name).ok_or_else(|| HandlerError::NoHandler { name: name.to_owned() })?;
-        let argv = handler.command.iter().map(OsString::from).collect();
-        Ok(Plan { argv, in_attempt_dir: false, timeout_ms: limit(handler.timeout) })
+        self.plan_of(handler, claimed, limit(handler.timeout))
     }
 
-    /// A name without a slash is looked for in `PATH`, as a shell would; a relative path is meant from the working
-    /// directory, because the job's own folder is empty.
-    fn find(&self, program: &OsStr) -> Result<PathBuf, HandlerError> {
-        let executable = |path: &Path| {
-            std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-        };
-        if program.as_encoded_bytes().contains(&b'/') {
-            // What is wrong with a file that is named exactly, the holder's failed start says best.
-            return Ok(self.workdir.resolve(Path::new(program)));
+    /// Why jobs of this handler cannot run for want of their program, with what to do; `None` when nothing is missing.
+    #[must_use]
+    pub fn what_is_missing(&self, name: &str) -> Option<String> {
+        if [MATERIALIZE, OWN_COMMAND].contains(&name) {
+            return None;
         }
+        let config = self.config();
+        let Some(handler) = config.handlers.get(name) else {
+            return Some(HandlerError::NoHandler { name: name.to_owned() }.to_string());
+        };
+        let is_missing = |program: &&str| !self.find(OsStr::new(program)).is_ok_and(|path| path.is_file());
+        let program = handler.programs().find(is_missing)?;
+        Some(HandlerError::NoProgram { program: program.to_owned() }.to_string())
+    }
+
+    /// A command is run as it is, unless what it makes has to be asked for or looked at: then by a process of ours.
+    fn plan_of(&self, handler: &Handler, claimed: &Claimed, timeout_ms: u64) -> Result<Plan, HandlerError> {
+        let gate = handler.gate.as_ref();
+        if let Some(generate) = &handler.generate {
+            // An attempt that was interrupted did not count, so it does not escalate either.
+            let attempt = claimed.attempts_before + 1;
+            let (command, template) = generate.at(attempt, &handler.command);
+            self.require(&command[0])?;
+            let question = Question::new((attempt, claimed.max_attempts), command, template);
+            let order = Some(self.order(gate.unwrap_or(&GateConfig::default()), Some(question)));
+            return Ok(Plan { order, in_attempt_dir: true, ..self.ours("generate", timeout_ms) });
+        }
+        let Some(gate) = gate else { return Ok(Plan::own(handler.command.clone(), timeout_ms)) };
+        self.require(&handler.command[0])?;
+        let mut plan = self.ours("gated", timeout_ms);
+        plan.argv.push("--".into());
+        plan.argv.extend(handler.command.iter().map(OsString::from));
+        Ok(Plan { order: Some(self.order(gate, None)), ..plan })
+    }
+
+    fn ours(&self, handler: &str, timeout_ms: u64) -> Plan {
+        let argv = vec![self.stallproof.clone().into_os_string(), "handle".into(), handler.into()];
+        Plan { argv, in_attempt_dir: false, timeout_ms, order: None }
+    }
+
+    fn order(&self, gate: &GateConfig, question: Option<Question>) -> Order {
+        Order::new(self.workdir.root(), gate.clone(), question)
+    }
+
+    fn find(&self, program: &OsStr) -> Result<PathBuf, HandlerError> {
         let path = self.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone());
-        std::env::split_paths(&path.unwrap_or_default())
-            .map(|folder| folder.join(program))
-            .find(|path| path.is_absolute() && executable(path))
+        program::find(program, self.workdir.root(), &path.unwrap_or_default())
             .ok_or_else(|| HandlerError::NoProgram { program: program.to_string_lossy().into_owned() })
     }
 
-    fn write_last_error(&self, claimed: &Claimed) -> Result<Option<PathBuf>, HandlerError> {
-        let Some(error) = claimed.last_error.as_deref() else {
-            return Ok(None);
-        };
-        let folder = self.workdir.jobs().join(slug::job_key(&claimed.id.0));
-        let path = folder.join(LAST_ERROR_NAME);
-        let written = std::fs::create_dir_all(&folder).and_then(|()| {
-            let mut temp = tempfile::NamedTempFile::new_in(&folder)?;
-            io::Write::write_all(&mut temp, error.as_bytes())?;
-            temp.persist(&path).map_err(|err| err.error)
-        });
-        written.map_err(|source| HandlerError::Folder { path: path.clone(), source })?;
-        Ok(Some(path))
+    /// Refuses a program that is not there, for those that a process of ours starts: the attempt then fails in the same
+    /// way as one whose program the holder starts.
+    fn require(&self, program: &str) -> Result<(), HandlerError> {
+        match self.find(OsStr::new(program))?.try_exists() {
+            Ok(false) => Err(HandlerError::NoProgram { program: program.to_owned() }),
+            _ => Ok(()),
+        }
     }
+
+    /// Writes the files an attempt reads, and gives the variables that name them.
+    fn write_files(
+        &self,
+        claimed: &Claimed,
+        order: Option<&Order>,
+    ) -> Result<Vec<(&'static str, PathBuf)>, HandlerError> {
+        let mut files = Vec::new();
+        if let Some(order) = order {
+            files.push((ORDER_VARIABLE, ORDER_NAME, serde_json::to_vec(order)));
+        }
+        // A first attempt has one as well, when its entry was tried elsewhere before.
+        if let Some(error) = &claimed.last_error {
+            files.push(("STALLPROOF_LAST_ERROR", LAST_ERROR_NAME, Ok(error.clone().into_bytes())));
+        }
+        if !claimed.errors.is_empty() {
+            files.push((ERRORS_VARIABLE, ERRORS_NAME, serde_json::to_vec(&claimed.errors)));
+        }
+        let folder = self.workdir.jobs().join(slug::job_key(&claimed.id.0));
+        let mut named = Vec::new();
+        for (variable, name, bytes) in files {
+            let path = folder.join(name);
+            let written = bytes.map_err(io::Error::other).and_then(|bytes| {
+                std::fs::create_dir_all(&folder)?;
+                publish(&path, &bytes)
+            });
+            written.map_err(|source| HandlerError::Folder { path: path.clone(), source })?;
+            named.push((variable, path));
+        }
+        Ok(named)
+    }
+}
+
+/// Replaces a file in a folder that is ours alone. Errors keep their number, by which a full disk, which passes, is told
+/// from what never will; the `tempfile` crate's lose it.
+fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temp = path.with_extension("new");
+    let options = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .clone();
+    let written = options
+        .open(&temp)
+        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|()| std::fs::rename(&temp, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temp);
+    }
+    written
 }
 
 /// What is run, where, and for how long at most.
@@ -222,6 +320,15 @@ struct Plan {
     /// The built-in handler builds its folder apart and publishes it by rename.
     in_attempt_dir: bool,
     timeout_ms: u64,
+    /// What a process of ours has to know.
+    order: Option<Order>,
+}
+
+impl Plan {
+    fn own(command: Vec<String>, timeout_ms: u64) -> Self {
+        let argv = command.into_iter().map(OsString::from).collect();
+        Self { argv, in_attempt_dir: false, timeout_ms, order: None }
+    }
 }
 
 /// Names an attempt in reports of a holder.
@@ -243,4 +350,30 @@ fn own_command(entry: &str) -> Option<Vec<String>> {
 
 fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_keeps_its_number_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("missing/last_error.txt");
+        let err = HandlerError::Folder { source: publish(&missing, b"x").unwrap_err(), path: missing };
+        assert_eq!(err.errno(), Some(libc::ENOENT));
+        let is_a_folder = dir.path().join("last_error.txt");
+        std::fs::create_dir(&is_a_folder).unwrap();
+        let err = HandlerError::Folder {
+            source: publish(&is_a_folder, b"x").unwrap_err(),
+            path: is_a_folder.clone(),
+        };
+        assert_eq!(err.errno(), Some(libc::EISDIR));
+        std::fs::remove_dir(&is_a_folder).unwrap();
+        for text in ["one", "another"] {
+            publish(&is_a_folder, text.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(&is_a_folder).unwrap(), text);
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "a temporary file is left");
+    }
 }

@@ -17,6 +17,7 @@ use super::link::{Link, stop_attempt};
 use super::offer::{FreeSlot, Load, SlotEvent};
 use super::process::ProcessId;
 use super::protocol::{Report, Request};
+use super::record::{ExitRecord, Reason};
 use super::settle::{self, Remains};
 use super::verdict::{self, Ending, StopReason};
 use crate::clock::Millis;
@@ -91,7 +92,12 @@ impl Slot {
             self.adopt(live).await?;
         }
         self.work().await?;
-        self.recorded().await
+        self.recorded().await?;
+        // Without an end of the worker it was one too many; otherwise the last status shows it still.
+        if *self.shared.close.borrow() == Close::No {
+            self.shared.board.close(self.index);
+        }
+        Ok(())
     }
 
     /// Only waits for the end of an attempt of an earlier worker: for those beyond the number of slots.
@@ -118,7 +124,8 @@ impl Slot {
             if self.shared.events.send(SlotEvent::Free(offer)).is_err() {
                 return Ok(());
             }
-            // When the worker closes, the scheduler drops the offer; a job it has already claimed still arrives.
+            // When the worker closes, or this slot is one too many, the scheduler drops the offer; a job it has already
+            // claimed still arrives.
             let Ok(claimed) = claimed.await else { return Ok(()) };
             let closing = *close.borrow();
             match closing {
@@ -291,9 +298,8 @@ impl Slot {
         self.recorded().await?;
         let end = conclude(&self.shared.shop, &claimed, ending, stop).await?;
         self.shared.board.end(self.index, &claimed);
-        // The scheduler may have gone already; then nothing counts any more.
-        let _ = self.shared.events.send(SlotEvent::Ended(claimed.seq));
         log_end(self.index, &claimed, &end);
+        let (seq, failed) = (claimed.seq, end.error_type.is_some() || end.hold.is_some());
         let (ledger, failures) = (self.shared.ledger.clone(), self.shared.failures.clone());
         self.recording = Some(tokio::spawn(async move {
             let ended = ledger.finish(end.clone()).await?;
@@ -302,6 +308,12 @@ impl Slot {
             }
             Ok(ended)
         }));
+        if failed {
+            // What failed may hold back what would start next, so it is known before the slot is given back.
+            self.recorded().await?;
+        }
+        // The scheduler may have gone already; then nothing counts any more.
+        let _ = self.shared.events.send(SlotEvent::Ended(seq));
         Ok(())
     }
 
@@ -321,21 +333,28 @@ impl Slot {
     }
 }
 
-/// Judges an ended attempt. Reads its folder on a blocking thread unless it succeeded.
+/// Judges an ended attempt. Reads its folder on a blocking thread unless it succeeded and nothing can stand there.
 pub async fn conclude(
     shop: &Arc<Workshop>,
     claimed: &Claimed,
     ending: Ending,
     stop: Option<StopReason>,
 ) -> anyhow::Result<FinishedAttempt> {
-    let config = shop.config();
+    if let Ending::NotStarted { .. } | Ending::Recorded(ExitRecord { reason: Reason::SpawnFailed, .. }) =
+        &ending
+        && let Some(why) = shop.what_is_missing(&claimed.handler)
+    {
+        // It went away since the last look; the job waits for it as if it had not been tried.
+        return Ok(verdict::held_back(claimed, why));
+    }
     let succeeded = matches!(&ending, Ending::Recorded(record) if record.exit_code == Some(0));
     let folder = shop.attempt_dir(claimed);
-    if succeeded {
-        return Ok(verdict::judge(claimed, ending, stop, &config, &folder));
+    let terms = shop.terms(claimed);
+    if succeeded && !terms.is_judged {
+        return Ok(verdict::judge(claimed, ending, stop, &terms, &folder));
     }
     let claimed = claimed.clone();
-    Ok(tokio::task::spawn_blocking(move || verdict::judge(&claimed, ending, stop, &config, &folder)).await?)
+    Ok(tokio::task::spawn_blocking(move || verdict::judge(&claimed, ending, stop, &terms, &folder)).await?)
 }
 
 fn log_end(slot: u32, claimed: &Claimed, end: &FinishedAttempt) {

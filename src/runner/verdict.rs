@@ -1,13 +1,9 @@
 //! Turns what is known of an ended attempt into its outcome, and keeps the first cause and the last lines of output.
 
-use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
-
-use nix::libc;
-use serde::Deserialize;
 
 use serde_json::Value;
 
@@ -15,8 +11,9 @@ use super::handler::{HandlerError, RESULT_NAME};
 use super::record::{ExitRecord, Reason};
 use crate::clock::Millis;
 use crate::config::Config;
-use crate::job::{HoldKind, HoldReason, Outcome};
+use crate::job::{ErrorType, GateVerdict, HoldKind, HoldReason, Outcome};
 use crate::ledger::{Claimed, FinishedAttempt, Hold, Next};
+use crate::result_file::{self, open_plain};
 use crate::retry::rework::{self, Refused};
 use crate::retry::{self, EX_TEMPFAIL, Ended};
 
@@ -26,8 +23,6 @@ const LAST_LINES: usize = 20;
 const LAST_BYTES: u64 = 4096;
 /// A parked job waits at least so long, whatever its handler says: asking again at once would spin.
 const SOONEST_MS: i64 = 1000;
-/// A larger result file is not read.
-const MAX_RESULT_BYTES: u64 = 1 << 20;
 
 /// Why an attempt was asked to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,19 +61,34 @@ impl From<HandlerError> for Ending {
     }
 }
 
-/// The attempt as it goes into the ledger. Reads the attempt's folder unless it succeeded, so it may block.
+/// What a judgement depends on beside the attempt itself.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// When failed attempts are tried again, and through which source refused ones are sent back.
+    pub config: Arc<Config>,
+    /// Whether another attempt makes something new, so that a refusal need not be the last word.
+    pub makes_new: bool,
+    /// Whether a gate of ours looks at what is produced, and says so in the result file.
+    pub is_judged: bool,
+}
+
+/// The attempt as it goes into the ledger. Reads the attempt's folder unless it succeeded unjudged, so it may block.
 #[must_use]
 pub fn judge(
     claimed: &Claimed,
     ending: Ending,
     stop: Option<StopReason>,
-    config: &Config,
+    terms: &Terms,
     attempt_dir: &Path,
 ) -> FinishedAttempt {
     let now = Millis::now();
-    let mut told = Told { outcome: Outcome::Lost, record: None, spawn_errno: None, error: None, park: None };
+    let mut told = Told::default();
     match ending {
-        Ending::Recorded(record) => told = recorded(record, stop, attempt_dir, now),
+        Ending::Recorded(record) => {
+            let is_read = record.exit_code != Some(0) || terms.is_judged;
+            let result = if is_read { HandlerResult::read(attempt_dir) } else { HandlerResult::default() };
+            told = recorded(record, stop, (result, attempt_dir), now);
+        }
         Ending::NotStarted { errno, error } => {
             (told.outcome, told.spawn_errno, told.error) = (Outcome::SpawnFailed, errno, Some(error));
         }
@@ -97,7 +107,36 @@ pub fn judge(
     if stop == Some(StopReason::Cancelled) && told.outcome != Outcome::Succeeded {
         told.outcome = Outcome::Cancelled;
     }
-    told.conclude(claimed, config, now)
+    told.conclude(claimed, terms, now)
+}
+
+/// An attempt that could not be made because its handler's program is missing: it uses up nothing, and the handler is held.
+#[must_use]
+pub fn held_back(claimed: &Claimed, why: String) -> FinishedAttempt {
+    let now = Millis::now();
+    let hold = Hold {
+        kind: HoldKind::Handler,
+        name: claimed.handler.clone(),
+        reason: HoldReason::Missing,
+        since: now,
+        until: None,
+        note: why.clone(),
+    };
+    FinishedAttempt {
+        seq: claimed.seq,
+        number: claimed.number,
+        outcome: Outcome::Interrupted,
+        next: Next::Requeue,
+        pid: None,
+        started_at: None,
+        finished_at: now,
+        exit_code: None,
+        signal: None,
+        error_type: None,
+        error: Some(why),
+        hold: Some(hold),
+        gate: None,
+    }
 }
 
 /// What an ending says, before it is decided what follows.
@@ -107,6 +146,7 @@ struct Told {
     spawn_errno: Option<i32>,
     error: Option<String>,
     park: Option<Park>,
+    gate: Option<GateVerdict>,
 }
 
 /// A handler's wish to be asked again later.
@@ -116,10 +156,18 @@ struct Park {
     whole_handler: bool,
 }
 
+impl Default for Told {
+    /// Nothing is known of it.
+    fn default() -> Self {
+        Self { outcome: Outcome::Lost, record: None, spawn_errno: None, error: None, park: None, gate: None }
+    }
+}
+
 impl Told {
-    fn conclude(self, claimed: &Claimed, config: &Config, now: Millis) -> FinishedAttempt {
+    fn conclude(self, claimed: &Claimed, terms: &Terms, now: Millis) -> FinishedAttempt {
         let started = self.record.as_ref().filter(|record| record.pid > 0);
         let exit_code = self.record.as_ref().and_then(|record| record.exit_code);
+        let config = &terms.config;
         let ended = Ended {
             outcome: self.outcome,
             error_type: retry::classify(self.outcome, exit_code),
@@ -127,14 +175,18 @@ impl Told {
             park_until: self.park.map(|park| park.until),
             attempts: claimed.attempts_before + u32::from(self.outcome.counts()),
             max_attempts: claimed.max_attempts,
+            gate: self.gate,
+            makes_new: terms.makes_new,
         };
         let mut next = retry::next(ended, &config.retry, now, jitter(claimed));
         if next == Next::Fail {
+            // As long as before any first retry, so that whoever watches the file sees the entry come.
+            let delay = i64::try_from(config.retry.delays(ErrorType::Gate).0.as_millis()).unwrap_or(i64::MAX);
             let refused = Refused {
                 error_type: ended.error_type,
                 error: self.error.as_deref().unwrap_or_default(),
                 attempts: ended.attempts,
-                due: now,
+                due: now.plus_ms(delay),
             };
             next = rework::send_back(claimed, refused, config, now).unwrap_or(next);
         }
@@ -154,6 +206,7 @@ impl Told {
             error_type: ended.error_type,
             hold: self.park.filter(|park| park.whole_handler).map(|park| hold(claimed, park, now)),
             error: self.error,
+            gate: self.gate,
         }
     }
 }
@@ -169,10 +222,15 @@ fn hold(claimed: &Claimed, park: Park, now: Millis) -> Hold {
     }
 }
 
-fn recorded(record: ExitRecord, stop: Option<StopReason>, attempt_dir: &Path, now: Millis) -> Told {
+fn recorded(
+    record: ExitRecord,
+    stop: Option<StopReason>,
+    (result, attempt_dir): (HandlerResult, &Path),
+    now: Millis,
+) -> Told {
     let seconds = Duration::from_millis(record.finished_at_ms.saturating_sub(record.started_at_ms));
-    let result =
-        if record.exit_code == Some(0) { HandlerResult::default() } else { HandlerResult::read(attempt_dir) };
+    // What was judged before the attempt was ended is no judgement of it.
+    let gate = result.gate.filter(|_| record.reason == Reason::Exited);
     let mut park = None;
     let (outcome, cause) = match record.reason {
         Reason::SpawnFailed => (
@@ -185,15 +243,16 @@ fn recorded(record: ExitRecord, stop: Option<StopReason>, attempt_dir: &Path, no
             _ => (Outcome::Interrupted, "interrupted by a stop of the worker".to_owned()),
         },
         Reason::Exited => match (record.exit_code, record.signal) {
-            (Some(0), _) => (Outcome::Succeeded, String::new()),
-            (Some(code), _) if result.gate.as_deref() == Some("failed") => {
-                (Outcome::GateFailed, result.message.clone().unwrap_or_else(|| format!("exit status {code}")))
+            (Some(code), _) => {
+                let refused = gate.and_then(|gate| refusal(gate, code, &result));
+                park = result.park(now).filter(|_| code == EX_TEMPFAIL);
+                match (refused, park, code) {
+                    (Some(refused), _, _) => (Outcome::GateFailed, refused),
+                    (None, Some(_), _) => (Outcome::Interrupted, result.parked_text(park)),
+                    (None, None, 0) => (Outcome::Succeeded, String::new()),
+                    (None, None, code) => (Outcome::Failed, exit_text(code, result.message.as_deref())),
+                }
             }
-            (Some(EX_TEMPFAIL), _) if result.park(now).is_some() => {
-                park = result.park(now);
-                (Outcome::Interrupted, result.parked_text(park))
-            }
-            (Some(code), _) => (Outcome::Failed, exit_text(code, result.message.as_deref())),
             (None, signal) => (Outcome::Failed, signal_text(signal, record.core_dumped)),
         },
     };
@@ -202,7 +261,18 @@ fn recorded(record: ExitRecord, stop: Option<StopReason>, attempt_dir: &Path, no
         Outcome::Failed | Outcome::TimedOut => Some(with_last_lines(cause, attempt_dir)),
         _ => Some(cause),
     };
-    Told { outcome, spawn_errno: record.spawn_errno, record: Some(record), error, park }
+    Told { outcome, spawn_errno: record.spawn_errno, record: Some(record), error, park, gate }
+}
+
+/// What a verdict that is no pass is told as.
+fn refusal(gate: GateVerdict, code: i32, result: &HandlerResult) -> Option<String> {
+    let message = || result.message.clone().unwrap_or_else(|| format!("exit status {code}"));
+    match gate {
+        GateVerdict::Pass => None,
+        GateVerdict::Fail => Some(message()),
+        GateVerdict::Inconclusive => Some(format!("the gate is inconclusive: {}", message())),
+        GateVerdict::Blocked => Some(format!("the gate is blocked: {}", message())),
+    }
 }
 
 fn exit_text(code: i32, message: Option<&str>) -> String {
@@ -238,19 +308,11 @@ fn last_lines(path: &Path) -> std::io::Result<String> {
     Ok(lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"))
 }
 
-/// Opens a regular file; never waits for a FIFO that a command has left there, never follows its link.
-fn open_plain(path: &Path) -> std::io::Result<File> {
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::ErrorKind::InvalidInput.into()) }
-}
-
 /// What a handler may say about itself in the file named by `STALLPROOF_RESULT`.
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 struct HandlerResult {
     message: Option<String>,
-    gate: Option<String>,
+    gate: Option<GateVerdict>,
     retry_at: Option<Value>,
     scope: Option<String>,
 }
@@ -270,16 +332,14 @@ impl HandlerResult {
 
     /// A result that is missing or not what was agreed changes no verdict.
     fn read(attempt_dir: &Path) -> Self {
-        let read = || -> Option<Self> {
-            let mut bytes = Vec::new();
-            open_plain(&attempt_dir.join(RESULT_NAME))
-                .ok()?
-                .take(MAX_RESULT_BYTES)
-                .read_to_end(&mut bytes)
-                .ok()?;
-            serde_json::from_slice(&bytes).ok()
-        };
-        read().unwrap_or_default()
+        let result = result_file::read(&attempt_dir.join(RESULT_NAME));
+        let text = |name: &str| result.get(name).and_then(Value::as_str).map(str::to_owned);
+        Self {
+            message: text("message"),
+            gate: result_file::gate_of(&result),
+            retry_at: result.get("retry_at").cloned(),
+            scope: text("scope"),
+        }
     }
 }
 

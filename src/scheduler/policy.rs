@@ -79,9 +79,9 @@ impl Usage {
         Some(load)
     }
 
-    /// All that run.
+    /// Jobs that run.
     #[must_use]
-    pub fn total(&self) -> usize {
+    pub fn running(&self) -> usize {
         self.running.len()
     }
 

@@ -37,6 +37,19 @@ pub enum WorkerState {
     Stale,
 }
 
+impl std::fmt::Display for WorkerState {
+    /// The word that stands in the file.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+            Self::Stale => "stale",
+        })
+    }
+}
+
 /// The contents of `worker_status.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatusFile {
@@ -46,8 +59,11 @@ pub struct StatusFile {
     pub queue_size: u64,
     /// Jobs that wait in lanes with a limit of their own.
     pub slow_queue_size: u64,
-    /// Slots by number.
+    /// Slots by number; also those that are one too many and finish what they have.
     pub workers: BTreeMap<String, SlotStatus>,
+    /// Attempts that may run at once.
+    #[serde(default)]
+    pub slots: Option<usize>,
     /// Version of this file's layout.
     pub schema: u32,
     /// Version of the program.
@@ -77,8 +93,28 @@ pub struct StatusFile {
     pub rate_30s: f64,
     /// Unix seconds of the last start, end or output of an attempt.
     pub last_progress: f64,
+    /// What keeps more than one job back.
+    #[serde(default)]
+    pub holds: Vec<HoldStatus>,
     /// Every part of the worker.
     pub progress: BTreeMap<String, PartStatus>,
+}
+
+/// A hold, as the status file shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HoldStatus {
+    /// `all`, `lane`, `source` or `handler`.
+    pub kind: String,
+    /// Its name; empty for everything.
+    pub name: String,
+    /// Why, in one word.
+    pub reason: String,
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// Until when, or when the next try is due, RFC 3339.
+    pub until: Option<String>,
+    /// More for a person.
+    pub note: String,
 }
 
 /// One slot.
@@ -102,6 +138,12 @@ pub struct SlotStatus {
 }
 
 impl StatusFile {
+    /// How many attempts may run at once. Slots beyond that take nothing new.
+    #[must_use]
+    pub fn slots_in_force(&self) -> usize {
+        self.slots.map_or(self.workers.len(), |slots| slots.min(self.workers.len()))
+    }
+
     /// The layout this program writes.
     #[must_use]
     pub fn schema() -> u32 {

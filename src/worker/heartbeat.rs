@@ -11,10 +11,10 @@ use tokio::sync::Mutex;
 use crate::clock::{Millis, monotonic_ms};
 use crate::config::Live;
 use crate::job::State;
-use crate::ledger::{Counts, Ledger};
+use crate::ledger::{Counts, Hold, Ledger};
 use crate::runner::board::Board;
 use crate::runner::process::ProcessId;
-use crate::status::{HEARTBEAT, Progress, StatusFile, StatusWriter, WorkerState};
+use crate::status::{HEARTBEAT, HoldStatus, Progress, StatusFile, StatusWriter, WorkerState};
 
 /// Span of `rate_30s`.
 const RATE_SPAN_MS: u64 = 30_000;
@@ -57,6 +57,7 @@ struct Memory {
     seq: u64,
     counts: Counts,
     slow: u64,
+    holds: Vec<Hold>,
     ended: VecDeque<(u64, u64)>,
 }
 
@@ -111,6 +112,9 @@ impl Heartbeat {
         {
             memory.slow = slow;
         }
+        if let Ok(Ok(holds)) = tokio::time::timeout(COUNT_LIMIT, self.facts.ledger.holds()).await {
+            memory.holds = holds;
+        }
         memory.seq += 1;
         let mood = *self.mood.lock().expect("no panic happens under this lock");
         let file = self.facts.compose(&mut memory, mood);
@@ -138,6 +142,7 @@ impl Facts {
             queue_size: counts.of(State::Queued) + counts.of(State::Retrying),
             slow_queue_size: memory.slow,
             workers: slots.into_iter().map(|(index, slot)| (index.to_string(), slot)).collect(),
+            slots: Some(self.settings.slots()),
             schema: StatusFile::schema(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: self.me.pid,
@@ -152,8 +157,20 @@ impl Facts {
             counts: counts.0.iter().map(|(state, n)| (state.to_string(), *n)).collect(),
             rate_30s: rate(&mut memory.ended, counts.ended()),
             last_progress: last_progress.as_unix_seconds(),
+            holds: memory.holds.iter().map(shown).collect(),
             progress: self.progress.snapshot(),
         }
+    }
+}
+
+fn shown(hold: &Hold) -> HoldStatus {
+    HoldStatus {
+        kind: hold.kind.to_string(),
+        name: hold.name.clone(),
+        reason: hold.reason.to_string(),
+        since: hold.since.to_string(),
+        until: hold.until.map(|until| until.to_string()),
+        note: hold.note.clone(),
     }
 }
 

@@ -1,13 +1,14 @@
 //! When a worker that was asked to end by itself may do so.
 //!
 //! Nothing is open in the ledger, no attempt is live, and every source has looked twice since that became true and
-//! found nothing unread and nothing to prune: an entry that was written just before the end is still seen.
+//! found nothing unread and nothing to prune: an entry that was written just before the end is still seen. A worker of
+//! one run does not wait for what other runs keep in the files, and ends only when the run's own end is on record.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::Options;
+use super::{Options, runs};
 use crate::inbox::source::SourceView;
 use crate::ledger::{Counts, Ledger};
 use crate::runner::board::Board;
@@ -15,7 +16,10 @@ use crate::runner::board::Board;
 /// Between two looks at the ledger's counts.
 const LOOK: Duration = Duration::from_millis(50);
 /// Rounds that every source must complete after the last sign of work.
-const QUIET_ROUNDS: u64 = 2;
+pub(super) const QUIET_ROUNDS: u64 = 2;
+
+/// How long a worker of one run gives the pruner when the run is over.
+const PRUNE_LIMIT: Duration = Duration::from_secs(1);
 
 /// What is looked at.
 pub(super) struct Watch {
@@ -25,8 +29,17 @@ pub(super) struct Watch {
     pub(super) sources: Vec<watch::Receiver<SourceView>>,
 }
 
+/// Why a worker that was asked to end by itself ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Idle {
+    /// Nothing is left to do.
+    Done,
+    /// So many jobs are left that only a person can set free.
+    Stuck(u64),
+}
+
 /// Resolves when the worker may end; never, when it was not asked to.
-pub(super) async fn wait(watch: Watch) {
+pub(super) async fn wait(watch: Watch) -> Idle {
     let asked = watch.options.until_idle || watch.options.run.is_some() || watch.options.max_loops.is_some();
     if !asked {
         return std::future::pending().await;
@@ -36,7 +49,7 @@ pub(super) async fn wait(watch: Watch) {
         show(receiver);
         sender
     });
-    let mut quiet_since: Option<Vec<u64>> = None;
+    let mut quiet_since: Option<(Vec<u64>, Instant)> = None;
     let mut idle_looks = 0;
     loop {
         tokio::time::sleep(LOOK).await;
@@ -45,14 +58,19 @@ pub(super) async fn wait(watch: Watch) {
             continue;
         }
         let rounds = watch.rounds();
-        let since = quiet_since.get_or_insert_with(|| rounds.clone());
-        if rounds.iter().zip(since.iter()).any(|(now, then)| *now < then + QUIET_ROUNDS) {
+        let (since, at) = quiet_since.get_or_insert_with(|| (rounds.clone(), Instant::now()));
+        if !runs::have_turned(since, &rounds) {
+            continue;
+        }
+        if let Some(run) = &watch.options.run
+            && !watch.run_has_ended(run, at.elapsed()).await
+        {
             continue;
         }
         idle_looks += 1;
         quiet_since = None;
         if watch.options.max_loops.is_none_or(|limit| idle_looks >= limit) {
-            return;
+            return watch.left().await;
         }
     }
 }
@@ -61,13 +79,48 @@ impl Watch {
     async fn is_quiet(&self, shown: Option<&watch::Sender<Counts>>) -> bool {
         // The ledger answers or the worker ends with its error; here it is enough that this is not quiet.
         let Ok(open) = self.ledger.open_jobs(self.options.run.clone()).await else { return false };
+        let is_held = open > 0 && self.is_held().await;
         if let Some(counts) = shown
             && let Ok(now) = self.ledger.counts().await
         {
             counts.send_replace(now);
         }
-        let settled = self.sources.iter().all(|source| source.borrow().settled);
-        open == 0 && settled && (self.options.run.is_some() || self.board.live() == 0)
+        if self.options.run.is_some() {
+            return (open == 0 || is_held) && runs::rounds_read(&self.sources).is_some();
+        }
+        (open == 0 || is_held) && self.is_settled() && self.board.live() == 0
+    }
+
+    /// Whether nothing that is open can go on before a person does something: what could start is paused or lacks its
+    /// program, and nothing runs or is due later.
+    async fn is_held(&self) -> bool {
+        if self.board.live() > 0 {
+            return false;
+        }
+        match self.ledger.prospects(self.options.run.clone()).await {
+            Ok(prospects) => prospects.held_by_person && !prospects.moves_by_itself,
+            Err(_) => false,
+        }
+    }
+
+    async fn left(&self) -> Idle {
+        match self.ledger.waiting_jobs(self.options.run.clone()).await {
+            Ok(left) if left > 0 => Idle::Stuck(left),
+            _ => Idle::Done,
+        }
+    }
+
+    /// Puts the end of the run on record, unless it is; waits a while for its entries to leave their files.
+    async fn run_has_ended(&self, run: &str, quiet_for: Duration) -> bool {
+        let ended = self.ledger.end_run(run.to_owned()).await;
+        if let Ok(true) = ended {
+            tracing::info!(run, "run ended");
+        }
+        ended.is_ok() && (self.is_settled() || quiet_for >= PRUNE_LIMIT)
+    }
+
+    fn is_settled(&self) -> bool {
+        self.sources.iter().all(|source| source.borrow().settled)
     }
 
     fn rounds(&self) -> Vec<u64> {

@@ -8,11 +8,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::first_failure;
+use super::task_failure;
 use crate::config::WorkerConfig;
 use crate::job::Seq;
 use crate::ledger::Ledger;
 use crate::runner::board::Board;
+use crate::runner::slot::Close;
 use crate::runner::verdict::StopReason;
 
 /// After KILL, how long the kernel may take to be rid of a tree before the worker ends without it.
@@ -21,12 +22,14 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// Why a worker stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
-    /// SIGTERM or SIGINT.
+    /// SIGTERM, SIGINT or `stallproof drain`.
     Asked,
     /// SIGUSR2: attempts go on, the next worker adopts them.
     Handover,
     /// It was to end when nothing is left to do.
     Idle,
+    /// Its run is over. Attempts of other runs, adopted from an earlier worker, go on.
+    RunOver,
 }
 
 impl Why {
@@ -35,16 +38,23 @@ impl Why {
             Self::Asked => "asked to stop",
             Self::Handover => "handover",
             Self::Idle => "nothing left to do",
+            Self::RunOver => "its run is over",
+        }
+    }
+
+    pub(super) fn close(self) -> Close {
+        match self {
+            Self::Asked | Self::Idle => Close::Drain,
+            Self::Handover | Self::RunOver => Close::Handover,
         }
     }
 }
 
-/// The signals a worker listens to. SIGHUP and SIGPIPE do nothing to it.
+/// The signals that end a worker. SIGHUP is the controller's; SIGPIPE does nothing.
 pub(super) struct Signals {
     term: Signal,
     int: Signal,
     handover: Signal,
-    _hangup: Signal,
 }
 
 impl Signals {
@@ -54,7 +64,6 @@ impl Signals {
             term: listen(SignalKind::terminate())?,
             int: listen(SignalKind::interrupt())?,
             handover: listen(SignalKind::user_defined2())?,
-            _hangup: listen(SignalKind::hangup())?,
         })
     }
 
@@ -81,12 +90,11 @@ pub(super) async fn end_slots(
     while !slots.is_empty() {
         tokio::select! {
             ended = slots.join_next() => match ended {
-                Some(Ok(Ok(()))) | None => {}
-                Some(Ok(Err(err))) => return Err(err),
-                Some(Err(err)) => {
-                    let mut failed = JoinSet::new();
-                    failed.spawn(async move { Err(err.into()) });
-                    return Err(first_failure(&mut failed).await);
+                None => {}
+                Some(ended) => {
+                    if let Some(failure) = task_failure(ended) {
+                        return Err(failure);
+                    }
                 }
             },
             () = tokio::time::sleep_until(interrupt_at), if !interrupted => {

@@ -111,7 +111,7 @@ fn single_entries() -> Vec<Case> {
         between("command", r#"{"command": ["/bin/true"]}"#, Job("set `allow_commands = true`")),
         between("priority", r#"{"title": "p", "priority": "asap"}"#, Job("`priority`: expected")),
         between("timeout", r#"{"title": "t", "timeout": -1}"#, Job("`timeout`: expected")),
-        between("depends", r#"{"title": "t", "depends_on": ["x"]}"#, Job("not supported")),
+        between("depends", r#"{"title": "t", "depends_on": [{}]}"#, Job("`depends_on`: expected an id")),
         between("a-number", "7", Job("expected an object, found 7")),
         between("an-array", "[[], {}]", Job("expected an object")),
         between("a-word", "NaN", Job("not valid JSON")),

@@ -5,11 +5,19 @@
 mod bad_input;
 mod chaos;
 mod cli;
+mod control;
 mod dead_letters;
+mod faults;
+mod gates;
+mod generate;
 mod holder;
 mod monitor;
+mod pacing;
 mod queue_files;
 mod report;
+mod rework;
+mod runs;
+mod selftest;
 mod why;
 mod worker;
 

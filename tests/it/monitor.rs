@@ -1,5 +1,6 @@
 //! The health monitor against real workers, real stalls and real impostors.
 
+mod alerts;
 mod diagnose;
 mod hung_input;
 mod incidents;

@@ -68,12 +68,12 @@ impl Bed {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_round_is_published_and_counted() {
     let mut bed = bed();
-    bed.script.send(Ok(Round { settled: true, degraded: Some("broken".to_owned()), note: None })).unwrap();
+    bed.script
+        .send(Ok(Round { settled: true, degraded: Some("broken".to_owned()), ..Round::default() }))
+        .unwrap();
     bed.view.wait_for(|view| view.settled && view.name == "ideas" && view.rounds == 1).await.unwrap();
     bed.until("the reason", |part| part.degraded.as_deref() == Some("broken") && part.counter == 1).await;
-    bed.script
-        .send(Ok(Round { settled: false, degraded: None, note: Some("half-written".to_owned()) }))
-        .unwrap();
+    bed.script.send(Ok(Round { note: Some("half-written".to_owned()), ..Round::default() })).unwrap();
     bed.view.wait_for(|view| !view.settled && view.note.as_deref() == Some("half-written")).await.unwrap();
     bed.until("recovery", |part| part.degraded.is_none()).await;
     bed.stop.send(true).unwrap();

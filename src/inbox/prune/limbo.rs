@@ -163,7 +163,7 @@ impl Held {
         };
         let grace = if opened.is_blind() { site.blind_grace } else { site.grace };
         let over = self.since.elapsed() >= grace;
-        let unchanged = self.known.is_some_and(|known| same_content(&known, &opened.print));
+        let unchanged = self.known.is_some_and(|known| known.same_content(&opened.print));
         if unchanged && !over {
             return Ok(Visit::Stays);
         }
@@ -206,11 +206,6 @@ impl Held {
         std::fs::remove_file(path)?;
         Ok(Visit::Leaves)
     }
-}
-
-/// The same inode with the same content, as far as stamps tell. Not by the change time: the exchange moves that.
-pub(super) fn same_content(one: &Fingerprint, other: &Fingerprint) -> bool {
-    one.same_inode(other) && (one.size, one.mtime_ns) == (other.size, other.mtime_ns)
 }
 
 /// Moves a file that does not parse to the quarantine, under a name that tells its content.

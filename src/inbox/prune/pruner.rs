@@ -14,7 +14,7 @@ use nix::errno::Errno;
 
 use super::Refused;
 use super::judge::{Judge, Standing};
-use super::limbo::{Limbo, same_content};
+use super::limbo::Limbo;
 use super::plan::{Plan, Planner};
 use super::replacement::Replacement;
 use super::site::{self, Site, Support};
@@ -28,6 +28,9 @@ use crate::job::JobId;
 const PUT_BACK_TRIES: u32 = 3;
 /// First and longest pause between two looks whether watched entries are in the file.
 const WATCH_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// After so long without a file, one is created for what has to stand in it.
+const MISSING_FOR_LONG: Duration = Duration::from_secs(6);
 
 /// What a prune did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -72,12 +75,19 @@ struct Watch {
     pause: Duration,
     /// The file, when all of them were last seen in it.
     complete: Option<Fingerprint>,
+    /// Since when the file was not there when something had to be put into it.
+    missing_since: Option<Instant>,
 }
 
 impl Watch {
     /// Something new is watched.
     fn begin(&mut self) {
         (self.due, self.pause, self.complete) = (Some(Instant::now()), WATCH_PAUSE.0, None);
+    }
+
+    /// A file that an editor replaces is away for a moment only.
+    fn is_missing_for_long(&mut self) -> bool {
+        self.missing_since.get_or_insert_with(Instant::now).elapsed() >= MISSING_FOR_LONG
     }
 
     fn again(&mut self) {
@@ -91,7 +101,8 @@ impl Pruner {
     /// survive a kill.
     #[must_use]
     pub fn new(site: Site) -> Self {
-        let watch = Watch { due: Some(Instant::now()), pause: WATCH_PAUSE.0, complete: None };
+        let watch =
+            Watch { due: Some(Instant::now()), pause: WATCH_PAUSE.0, complete: None, missing_since: None };
         Self {
             site,
             support: None,
@@ -131,6 +142,13 @@ impl Pruner {
         Ok(Tended { limbo: self.limbo.len(), rescued })
     }
 
+    /// Something may have to be put into the file that was not in it before; the next [`Self::tend`] sees to it.
+    pub fn expect(&mut self) {
+        if self.watch.due.is_none() {
+            self.watch.begin();
+        }
+    }
+
     /// How long [`Self::tend`] has nothing to do; `None` when there is nothing to look after.
     #[must_use]
     pub fn next_tend(&self) -> Option<Duration> {
@@ -157,6 +175,7 @@ impl Pruner {
                 }
                 Ok(_) => break,
                 Err(Refused::Ledger(err)) => return Err(err),
+                Err(Refused::Missing) if self.watch.is_missing_for_long() => self.site.create_empty()?,
                 Err(refused) => {
                     tracing::debug!(file = %self.site.file.display(), %refused, "entries not put back yet");
                     break;
@@ -172,6 +191,7 @@ impl Pruner {
     fn rewrite(&mut self, judge: &mut dyn Judge, watched: Option<&[Vec<u8>]>) -> Result<Pruned, Refused> {
         self.check_support()?;
         let opened = self.open()?;
+        self.watch.missing_since = None;
         let (scanned, plan) = plan(&opened, judge, watched)?;
         if watched.is_some() && plan.insert.is_none() {
             self.watch.complete = Some(opened.print).filter(|print| !print.is_racy(Millis::now()));
@@ -245,7 +265,7 @@ impl Pruner {
             (self.exchange)(&path, &self.site.file).map_err(|errno| self.not_exchanged(errno))?;
         } else {
             let print = displaced.ok().map(|meta| Fingerprint::of(&meta));
-            known = print.filter(|print| same_content(print, &opened.print));
+            known = print.filter(|print| print.same_content(&opened.print));
         }
         self.limbo.enter(&name, known);
         if let Err(err) = self.site.sync_folders() {

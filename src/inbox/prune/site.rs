@@ -3,9 +3,9 @@
 //! Owns the folder calls: the exchange, the move that never overwrites, the fsync of folders, the probe with two files
 //! of our own. Never looks into a file.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -60,6 +60,25 @@ impl Site {
     pub(super) fn sync_folders(&self) -> io::Result<()> {
         sync_folder(self.folder())?;
         sync_folder(&self.limbo)
+    }
+
+    /// Creates the queue file, empty, unless one has appeared meanwhile.
+    pub(super) fn create_empty(&self) -> io::Result<()> {
+        self.create_limbo()?;
+        let path = self.limbo.join(format!("{UNBORN}empty"));
+        // Left over by a kill.
+        let _ = std::fs::remove_file(&path);
+        let mut file = create_new(&path)?;
+        file.write_all(b"[]\n")?;
+        file.set_permissions(Permissions::from_mode(0o644))?;
+        file.sync_all()?;
+        match move_new(&path, &self.file) {
+            Ok(()) => self.sync_folders(),
+            Err(errno) => {
+                std::fs::remove_file(&path)?;
+                if errno == Errno::EEXIST { Ok(()) } else { Err(errno.into()) }
+            }
+        }
     }
 
     /// Tries out, in the limbo, what pruning needs.

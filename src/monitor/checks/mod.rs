@@ -117,8 +117,7 @@ pub fn diagnose(scene: &Scene, depth: Depth) -> Report {
 }
 
 fn state_word(situation: &Situation) -> String {
-    let state = situation.own_status().and_then(|status| serde_json::to_value(status.state).ok());
-    state.and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_else(|| "unknown".to_owned())
+    situation.own_status().map_or_else(|| "unknown".to_owned(), |status| status.state.to_string())
 }
 
 fn monitor_pid(scene: &Scene) -> Option<i32> {
@@ -135,12 +134,22 @@ fn configuration(situation: &Situation) -> Vec<Finding> {
         None => Finding::ok(name, "no stallproof.toml; every default holds"),
         Some(err) => Finding::bad(
             (name, Level::Critical),
-            err.trim_end(),
+            one_line(err),
             "correct stallproof.toml; a worker cannot start with it (`stallproof check` explains)",
             Remedy::ByHand,
         ),
     };
     vec![finding]
+}
+
+/// The message of a TOML parser without the picture of the place that it draws.
+fn one_line(message: &str) -> String {
+    let is_picture = |line: &str| {
+        line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit()).trim_start().starts_with('|')
+    };
+    let lines: Vec<&str> =
+        message.lines().filter(|line| !is_picture(line)).map(|line| line.trim_end_matches(':')).collect();
+    lines.join(": ")
 }
 
 /// A time span for people: "43 s", "12 min", "3 h 05 min".

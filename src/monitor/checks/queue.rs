@@ -53,7 +53,7 @@ fn queue(situation: &Situation, facts: &Facts) -> Finding {
     if status.state != WorkerState::Ready || facts.backlog.ready == 0 {
         return Finding::ok(NAME, depth);
     }
-    let free = status.workers.len().saturating_sub(facts.running.len());
+    let free = status.slots_in_force().saturating_sub(facts.running.len());
     let still = parts::since_progress(status);
     if free == 0 {
         return Finding::ok(NAME, format!("{depth}; busy: every slot works"));

@@ -51,7 +51,7 @@ pub(super) fn check(situation: &Situation) -> Vec<Finding> {
 fn without_worker(situation: &Situation) -> Finding {
     match StatusFile::read(&situation.scene.workdir.status_file()) {
         Ok(Some(status)) => {
-            Finding::ok(NAME, format!("the last words of pid {} (state {:?})", status.pid, status.state))
+            Finding::ok(NAME, format!("the last words of pid {} (state `{}`)", status.pid, status.state))
         }
         Ok(None) => Finding::ok(NAME, "none"),
         Err(err @ StatusError::Read { .. }) => Finding::unknown(NAME, error_chain(&err)),

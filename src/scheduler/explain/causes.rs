@@ -240,7 +240,7 @@ fn limits(snapshot: &Snapshot<'_>) -> Vec<Cause> {
             snapshot.lines.open,
         );
     }
-    let (running, slots) = (now.usage.total(), now.limits.slots);
+    let (running, slots) = (now.usage.running(), now.limits.slots);
     if running >= slots {
         let sentence = format!("all slots are busy ({running} of {slots})");
         add(Reason::SlotsBusy, sentence, "the end of a running job, or more slots", snapshot.lines.open);

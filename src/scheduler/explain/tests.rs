@@ -67,6 +67,7 @@ fn job() -> JobRow {
         cancel_requested: false,
         output_dir: None,
         error_type: None,
+        gate: None,
         error: None,
     }
 }
@@ -84,6 +85,7 @@ fn attempt(number: u32, outcome: Option<Outcome>, error: Option<&str>) -> Attemp
         signal: None,
         outcome,
         error_type: None,
+        gate: None,
         error: error.map(str::to_owned),
     }
 }

@@ -135,6 +135,7 @@ impl Bed {
             error_type: None,
             error: (!succeeded).then(|| "it broke\nin two lines".to_owned()),
             hold: None,
+            gate: None,
         };
         assert!(self.ledger(async |ledger| ledger.finish(end).await.unwrap()));
     }

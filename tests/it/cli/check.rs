@@ -8,6 +8,13 @@ use serde_json::json;
 use super::bed::Bed;
 
 #[test]
+fn one_is_not_many() {
+    let bed = Bed::new();
+    bed.write("ideas_log.json", r#"[{"title": "t"}]"#);
+    assert_snapshot!(bed.run(&["check"]).ok(), @"no problems in 1 file, 1 entry");
+}
+
+#[test]
 fn a_sound_directory_has_no_problems() {
     let bed = Bed::new();
     assert_snapshot!(bed.run(&["check"]).ok(), @r#"no problems in 0 files, 0 entries"#);
@@ -40,7 +47,7 @@ fn every_mistake_is_named_with_its_place_and_what_to_do() {
     let ran = bed.run(&["check"]);
     assert_eq!(ran.code, Some(1));
     assert_snapshot!(bed.redact(&ran.out), @r#"
-    stallproof.toml:2:1: unknown field `slotz`, expected one of `slots`, `handler`, `timeout`, `kill_grace`, `shutdown_grace`, `log_cap_bytes`, `pass_env`, `allow_commands`; correct the line; every key is optional
+    stallproof.toml:2:1: unknown field `slotz`, expected one of `slots`, `max_per_key`, `handler`, `timeout`, `kill_grace`, `shutdown_grace`, `log_cap_bytes`, `pass_env`, `allow_commands`; correct the line; every key is optional
     implementations/a.json:1:12: not valid JSON: invalid unicode code point; correct the entry; the worker reads the file again by itself
     implementations/b.json: everybody may write to it, and so add jobs; take that away: chmod o-w
     implementations/c.json: `DIR/implementations/c.json` is a FIFO, not a regular file; take it away

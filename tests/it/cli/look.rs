@@ -193,7 +193,12 @@ fn log_prints_what_an_attempt_wrote() {
     assert_eq!(bed.run(&["log", "idea-2", "--stderr"]).ok(), "warning one\n");
     assert_eq!(bed.run(&["log", "idea-2", "--stderr", "--raw"]).ok(), "warning\tone\n");
     assert_eq!(bed.run(&["log", "idea-2", "--attempt", "2"]).code, Some(1));
-    assert_eq!(bed.run(&["log", "an-id-longer-than-twelve"]).ok(), "");
+    let silent = bed.run(&["log", "an-id-longer-than-twelve"]);
+    assert_eq!((silent.out.as_str(), silent.err.as_str()), ("", "the job is queued and has no attempt\n"));
+    std::fs::remove_file(bed.path(".stallproof/jobs/idea-2/1/stdout.log")).unwrap();
+    let elsewhere = bed.run(&["log", "idea-2"]);
+    assert_eq!((elsewhere.code, elsewhere.out.as_str()), (Some(0), ""));
+    assert!(elsewhere.err.contains("`--stderr` shows"), "{}", elsewhere.err);
     assert_eq!(
         bed.run(&["log", "idea-1", "--json"]).json(),
         json!({"id": "idea-1", "attempt": 1, "stream": "stdout", "text": "out\n"})
@@ -348,6 +353,7 @@ fn status_file(state: WorkerState) -> StatusFile {
         queue_size: 0,
         slow_queue_size: 0,
         workers: [("0".to_owned(), slot), ("10".to_owned(), idle.clone()), ("2".to_owned(), idle)].into(),
+        slots: None,
         schema: StatusFile::schema(),
         version: "0.1.0".to_owned(),
         pid: me.pid,
@@ -362,6 +368,7 @@ fn status_file(state: WorkerState) -> StatusFile {
         counts: std::collections::BTreeMap::new(),
         rate_30s: 1.25,
         last_progress: 0.0,
+        holds: Vec::new(),
         progress: [("scheduler".to_owned(), part), ("poller qa".to_owned(), slow)].into(),
     }
 }
@@ -450,12 +457,17 @@ fn help_names_every_command() {
       wait         Wait until jobs are over
       cancel       Cancel jobs that wait or run
       retry        Queue failed or cancelled jobs again
+      pause        Start nothing new of a lane, source or handler, or at all; what runs goes on
+      resume       End a pause
+      slots        Run another number of attempts at once
+      reload       Let the worker read its configuration again
       drain        Stop the worker: no new work, then running attempts get their grace
       handover     Stop the worker and leave running attempts to the next one
       check        Look for mistakes in the configuration and the queue files
       cleanup      List stale workers, orphaned processes and abandoned locks, and end them with --force
       init         Create the files and folders that are missing in the working directory
       demo         Run a handful of sample ideas in a scratch folder
+      selftest     Run the real programs under fire in a scratch folder and draw the balance
       schema       Print the JSON Schema of an entry
       completions  Print the completion script of a shell
       man          Print the manual page, of a command or of the whole program

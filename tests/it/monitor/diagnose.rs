@@ -87,6 +87,16 @@ fn it_answers_in_time_with_every_file_broken() {
 }
 
 #[test]
+fn a_broken_configuration_is_one_line_with_its_place() {
+    let bed = Bed::with_config("[worker]\nslots = [\n");
+    let (report, code) = diagnose(&bed, &[]);
+    let found = report["criticals"].as_array().unwrap().iter().find(|one| one["check"] == "configuration");
+    let summary = found.unwrap()["summary"].as_str().unwrap();
+    assert!(code == 2 && summary.contains("line 2, column") && summary.contains("array"), "{summary}");
+    assert!(!summary.contains('\n') && !summary.contains('|'), "{summary}");
+}
+
+#[test]
 fn wrong_usage_and_limits_that_would_restart_healthy_workers_are_refused() {
     let bed = Bed::new();
     for args in [

@@ -231,6 +231,11 @@ impl Bed {
         assert_eq!(reader.quick_check().unwrap(), None);
     }
 
+    /// What the ledger holds back.
+    pub fn ledger_holds(&self) -> Vec<stallproof::ledger::Hold> {
+        stallproof::ledger::Reader::open(&self.join(".stallproof/ledger.db")).unwrap().holds().unwrap()
+    }
+
     /// Every process whose environment names a file of this bed: attempts and what they left.
     pub fn processes(&self) -> Vec<i32> {
         let mark = format!("STALLPROOF_OUTPUT_DIR={}/", self.path().display());
