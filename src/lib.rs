@@ -8,11 +8,12 @@
 //!
 //! Read the modules in this order: [`job`] is the vocabulary, [`config`] and [`workdir`] say where things are,
 //! [`inbox`] reads what other people write, [`ledger`] is the durable record, [`scheduler`] chooses, [`runner`]
-//! owns every process, [`materialize`] and [`generate`] produce, [`gate`] and [`inspection`] judge that, [`retry`] decides what a failure leads to, [`worker`] wires them together and [`status`]
-//! tells the outside about it, [`queue_report`] tells programs what to mend; [`monitor`] is a program of its own that reads
-//! it, proves that work gets done and brings
-//! the worker back when it does not. Only `inbox` touches queue files, only `ledger` opens the database, only `runner`
-//! creates or signals processes; only `worker` knows them all.
+//! owns every process, [`materialize`] and [`generate`] produce, [`gate`] and [`inspection`] judge that, [`retry`]
+//! decides what a failure leads to, [`worker`] wires them together, [`status`] tells the outside about it and
+//! [`queue_report`] tells programs what to mend; [`monitor`] is a program of its own that reads all this, proves that
+//! work gets done and brings the worker back when it does not; [`selftest`] puts all of it under fire. Only `inbox`
+//! touches queue files, only `ledger` opens the database, only `runner` creates or signals processes; only `worker`
+//! knows them all.
 
 pub mod cli;
 pub mod clock;

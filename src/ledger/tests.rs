@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 mod events;
+mod reports;
 mod runs;
 mod waiting;
 

@@ -107,6 +107,21 @@ fn holds_are_told_with_what_they_hold() {
 }
 
 #[test]
+fn a_pause_is_told_with_the_command_that_ends_it() {
+    let bed = Bed::with_config(SLOW);
+    bed.put("go", "");
+    let _worker = bed.start(&[]);
+    bed.ok(&["pause", "--lane", "narrow"]);
+    add(&bed, &json!({"id": "a", "title": "t", "lane": "narrow"}));
+    let told = assert_why(&bed, "a", "paused", "lane `narrow` was paused by a person");
+    let command = told["unblock"]["command"].as_str().unwrap().to_owned();
+    let words: Vec<&str> = command.split(' ').collect();
+    assert_eq!(words[0], "stallproof");
+    bed.ok(&words[1..]);
+    wait_until_why(&bed, "a", "completed");
+}
+
+#[test]
 fn limits_are_told_with_the_place_in_line() {
     let bed = Bed::with_config(SLOW);
     let _worker = bed.start(&[]);

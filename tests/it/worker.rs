@@ -68,7 +68,9 @@ fn an_idea_becomes_a_project_and_leaves_the_queue() {
     assert_eq!(metadata["job_id"], id);
     let shown = bed.job(job("Broken")["id"].as_str().unwrap());
     assert_eq!(shown["attempts"][0]["outcome"], "gate_failed");
-    assert_eq!(fs::read_dir(bed.join("implementation_outputs")).unwrap().count(), 1);
+    let mut outputs: Vec<_> = fs::read_dir(bed.join("implementation_outputs")).unwrap().collect();
+    outputs.retain(|output| output.as_ref().unwrap().file_type().unwrap().is_dir());
+    assert_eq!(outputs.len(), 1, "what was refused leaves no project");
 
     for file in ["ideas_log.json", "QAissue.json"] {
         assert_eq!(serde_json::from_str::<Value>(&bed.read(file)).unwrap(), json!([]), "{file}");

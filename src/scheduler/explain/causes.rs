@@ -14,7 +14,9 @@ pub(super) fn causes(snapshot: &Snapshot<'_>) -> Vec<Cause> {
     let is_short = |hold: &Hold| matches!(hold.reason, HoldReason::LowMemory | HoldReason::LowDisk);
     causes.extend(holds().filter(|hold| !is_short(hold)).map(|hold| held(hold, snapshot)));
     let is_served = snapshot.worker == WorkerSeen::Ready;
-    causes.extend(worker(snapshot));
+    let stands_in_line = causes.is_empty() && snapshot.lines.open.total > 0;
+    let place = stands_in_line.then_some(snapshot.lines.open);
+    causes.extend(worker(snapshot).map(|cause| Cause { place, ..cause }));
     // Without a worker the machine was last looked at by one that is gone, and what it saw holds nobody.
     if is_served {
         causes.extend(holds().filter(|hold| is_short(hold)).map(|hold| held(hold, snapshot)));

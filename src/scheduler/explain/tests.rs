@@ -45,7 +45,6 @@ fn bed() -> Bed {
 
 fn job() -> JobRow {
     JobRow {
-        gate: None,
         seq: 1,
         id: JobId("job 1".to_owned()),
         source: "ideas".to_owned(),
@@ -68,13 +67,13 @@ fn job() -> JobRow {
         cancel_requested: false,
         output_dir: None,
         error_type: None,
+        gate: None,
         error: None,
     }
 }
 
 fn attempt(number: u32, outcome: Option<Outcome>, error: Option<&str>) -> AttemptRow {
     AttemptRow {
-        gate: None,
         attempt: number,
         pid: Some(7),
         slot: 3,
@@ -86,6 +85,7 @@ fn attempt(number: u32, outcome: Option<Outcome>, error: Option<&str>) -> Attemp
         signal: None,
         outcome,
         error_type: None,
+        gate: None,
         error: error.map(str::to_owned),
     }
 }
@@ -284,6 +284,16 @@ fn the_first_cause_is_told_and_the_others_are_named() {
     assert_eq!((told.reason, told.also), (Reason::Paused, vec![Reason::HandlerMissing, Reason::NoWorker]));
     assert_eq!(told.unblock.command.as_deref(), Some("stallproof resume --lane heavy"));
     assert_eq!(told.hold.map(|hold| hold.name), Some("heavy".to_owned()));
+    assert_eq!(told.place, None, "what is held stands in no line");
+}
+
+#[test]
+fn without_a_worker_a_ready_job_has_its_place_all_the_same() {
+    let bed = with(|bed| {
+        bed.worker = WorkerSeen::Nobody;
+        bed.lines.open = Line { ahead: 4, more_ahead: false, total: 9, more_in_all: false };
+    });
+    assert_eq!(told(&bed).place.map(|line| line.ahead), Some(4));
 }
 
 #[test]
