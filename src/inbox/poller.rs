@@ -1,14 +1,18 @@
 //! The loop around a source: one blocking round at a time, off the runtime threads, with a deadline.
 //!
 //! Owns the rhythm, the part of the status file and the published [`SourceView`]. At most one blocking call is in
-//! flight per source: the source moves into it and comes back with it. When a round makes no progress for two seconds
-//! (a dead mount, a stalled open) the loop goes on turning and says so, and takes the late result when it comes.
+//! flight per source: the source moves into it, turns there until the worker stops, and publishes each round from
+//! there, so that a round that finds nothing costs one wake-up and no runtime thread. When a round makes no progress
+//! for two seconds (a dead mount, a stalled open) the loop goes on turning and says so, and takes the late result when
+//! it comes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::source::{Doing, Round, Source, SourceView};
@@ -36,43 +40,49 @@ pub struct Shell {
     pub stop: watch::Receiver<bool>,
 }
 
-type Finished<S> = (S, Result<Round, LedgerError>);
+/// Between two looks at whether a round takes long.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Polls until told to stop. An error means that the worker must end: the ledger is gone, or a round panicked.
 pub async fn run<S: Source>(source: S, shell: Shell) -> anyhow::Result<()> {
-    let mut ticks = tokio::time::interval(shell.interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut stop = shell.stop.clone();
     let doing = source.doing();
-    let mut idle = Some(source);
-    let mut flight: Option<JoinHandle<Finished<S>>> = None;
+    let pulse = Arc::new(Pulse::default());
+    // Dropped at the end, also when this future is: then the rounds end as well.
+    let (alive, ended) = mpsc::channel();
+    let shell = Arc::new(shell);
+    let (turning, rounds) = (shell.clone(), pulse.clone());
+    let mut flight = tokio::task::spawn_blocking(move || turning.turn(source, &rounds, &ended));
     let mut watchdog = Watchdog::new(&doing);
+    let mut last = 0;
     loop {
         tokio::select! {
             biased;
             () = stopped(&mut stop) => break,
-            done = land(&mut flight), if flight.is_some() => {
-                flight = None;
-                idle = Some(shell.took(done?)?);
-                watchdog.rest();
-            }
-            _ = ticks.tick() => {
-                if let Some(mut source) = idle.take() {
-                    watchdog.start(&doing);
-                    flight = Some(tokio::task::spawn_blocking(move || {
-                        let round = source.round();
-                        (source, round)
-                    }));
-                } else {
+            turned = &mut flight => return turned.context("a round of a source panicked")?,
+            _ = looks.tick() => {
+                let now = pulse.now();
+                if !Pulse::is_round(now) {
+                    watchdog.rest();
+                } else if now == last {
                     shell.goes_on(watchdog.look(&doing), &doing);
+                } else {
+                    watchdog.start(&doing);
                 }
+                last = now;
             }
         }
     }
-    if flight.is_some() && tokio::time::timeout(STOP_PATIENCE, land(&mut flight)).await.is_err() {
-        tracing::warn!(source = shell.name, step = doing.name(), "stopping while a round is stalled");
+    drop(alive);
+    match tokio::time::timeout(STOP_PATIENCE, flight).await {
+        Ok(turned) => turned.context("a round of a source panicked")?,
+        Err(_) => {
+            tracing::warn!(source = shell.name, step = doing.name(), "stopping while a round is stalled");
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 /// Until the worker stops; a worker that is gone has stopped.
@@ -80,17 +90,48 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|&stop| stop).await;
 }
 
-/// The end of the round in flight. Cancel safe: the handle stays where it is.
-async fn land<S>(flight: &mut Option<JoinHandle<Finished<S>>>) -> anyhow::Result<Finished<S>> {
-    match flight {
-        Some(handle) => handle.await.context("a round of a source panicked"),
-        None => std::future::pending().await,
+/// Odd while a round is in flight; every round has its own number.
+#[derive(Debug, Default)]
+struct Pulse(AtomicU64);
+
+impl Pulse {
+    fn beat(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn is_round(beat: u64) -> bool {
+        beat % 2 == 1
     }
 }
 
 impl Shell {
-    /// Publishes what a round found and gives the source back.
-    fn took<S>(&self, (source, round): Finished<S>) -> anyhow::Result<S> {
+    /// Rounds, one after the other, until the worker stops or nobody waits any more. Blocks.
+    fn turn<S: Source>(
+        &self,
+        mut source: S,
+        pulse: &Pulse,
+        alive: &mpsc::Receiver<()>,
+    ) -> anyhow::Result<()> {
+        while !*self.stop.borrow() {
+            let begun = std::time::Instant::now();
+            pulse.beat();
+            let round = source.round();
+            pulse.beat();
+            self.took(round)?;
+            let pause = self.interval.checked_sub(begun.elapsed()).unwrap_or(self.interval);
+            if alive.recv_timeout(pause) != Err(mpsc::RecvTimeoutError::Timeout) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes what a round found.
+    fn took(&self, round: Result<Round, LedgerError>) -> anyhow::Result<()> {
         let round = round.with_context(|| format!("source `{}`", self.name))?;
         match &round.degraded {
             Some(reason) => self.part.degraded(reason.clone()),
@@ -105,7 +146,7 @@ impl Shell {
             view.rounds += 1;
             changed
         });
-        Ok(source)
+        Ok(())
     }
 
     /// A round that takes long has been looked at.

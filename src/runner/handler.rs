@@ -145,6 +145,22 @@ impl Workshop {
         Terms { config, makes_new: name != MATERIALIZE, is_judged }
     }
 
+    /// Whether the request for an attempt can be made without a touch of the disk: a command of an exact name, and
+    /// nothing to be written for it.
+    #[must_use]
+    pub fn has_all_at_hand(&self, claimed: &Claimed) -> bool {
+        let is_exact = |command: &[String]| command.first().is_some_and(|program| program.contains('/'));
+        claimed.last_error.is_none()
+            && claimed.errors.is_empty()
+            && match claimed.handler.as_str() {
+                MATERIALIZE => false,
+                OWN_COMMAND => own_command(&claimed.entry).is_some_and(|command| is_exact(&command)),
+                name => self.config().handlers.get(name).is_some_and(|handler| {
+                    handler.gate.is_none() && handler.generate.is_none() && is_exact(&handler.command)
+                }),
+            }
+    }
+
     /// The request for an attempt. Writes what the handler is to read beside the entry; blocking only when there is any.
     pub fn request(&self, claimed: &Claimed) -> Result<Request, HandlerError> {
         let attempt_dir = self.attempt_dir(claimed);

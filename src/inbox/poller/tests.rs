@@ -1,6 +1,6 @@
 //! The loop around a source, with sources that answer, stall, panic and fail.
 
-use std::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::*;
 use crate::status::{PartStatus, Progress};
