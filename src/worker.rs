@@ -62,7 +62,7 @@ pub struct Options {
 }
 
 /// Threads that run async code; there is little of it, the rest waits.
-const RUNTIME_THREADS: usize = 2;
+const RUNTIME_THREADS: usize = 1;
 /// Most threads for blocking calls; they are started as they are needed. Each source has one for itself, so one that
 /// hangs costs one, and there are far more than sources.
 const BLOCKING_THREADS: usize = 512;

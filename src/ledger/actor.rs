@@ -35,9 +35,9 @@ const TRANSIENT_PAUSE: Duration = Duration::from_millis(250);
 /// Reopenings after I/O errors before the worker gives up.
 const IO_TRIES: u32 = 3;
 /// An end that may wait is committed when nothing has been asked for so long,
-const LULL: Duration = Duration::from_millis(3);
+const LULL: Duration = Duration::from_millis(8);
 /// and after so long in any case.
-const LONGEST_WAIT: Duration = Duration::from_millis(20);
+const LONGEST_WAIT: Duration = Duration::from_millis(25);
 /// Shows the monitor that an idle ledger is alive, and notices what other processes wrote that did not ring.
 const IDLE_TICK: Duration = Duration::from_millis(250);
 
