@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use super::policy::Situation;
 use crate::clock::Millis;
-use crate::job::{State, words};
+use crate::job::State;
 use crate::ledger::{AttemptRow, Hold, JobRow, Line, Needed, Standing};
 
-words! {
+crate::words::words! {
     /// Why a job does not run, or that it does.
     Reason {
         /// Its lane runs as many jobs as it may.
