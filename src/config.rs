@@ -26,7 +26,6 @@ use crate::workdir::Workdir;
 pub use gates::GateConfig;
 pub use generate::{Generate, Step};
 pub use live::{Live, Settings};
-pub use raw::parse_duration;
 pub use rules::{Overrides, Pattern, Rule};
 
 /// The name of the built-in handler.

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::clock::Millis;
 use crate::recurrence::{CatchUp, Recurrence};
+use crate::words::words;
 
 /// A job's id: the entry's `id` when it has one, else 32 hex digits of the SHA-256 of its canonical JSON.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
@@ -28,51 +29,6 @@ pub type Seq = i64;
 /// SHA-256 of an entry's canonical JSON: equal for entries that differ only in spacing, key order or place.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ContentHash(pub [u8; 32]);
-
-macro_rules! words {
-    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum $name { $($(#[$vmeta])* $variant),+ }
-
-        impl $name {
-            /// Every value, in order.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The word used in JSON, the ledger, logs and on the command line.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word),+ }
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.pad(self.as_str())
-            }
-        }
-
-        impl std::str::FromStr for $name {
-            type Err = $crate::job::UnknownWord;
-            fn from_str(word: &str) -> Result<Self, $crate::job::UnknownWord> {
-                match word {
-                    $($word => Ok(Self::$variant),)+
-                    _ => Err($crate::job::UnknownWord { found: word.to_owned(), known: &[$($word),+] }),
-                }
-            }
-        }
-    };
-}
-pub(crate) use words;
-
-/// A word that is none of those a list knows.
-#[derive(Debug, thiserror::Error)]
-#[error("`{found}` is not one of {}", known.join(", "))]
-pub struct UnknownWord {
-    pub(crate) found: String,
-    pub(crate) known: &'static [&'static str],
-}
 
 words! {
     /// Where a job stands. A job reaches exactly one terminal state.

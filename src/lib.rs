@@ -18,6 +18,7 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod duration;
 pub mod gate;
 pub mod generate;
 pub mod inbox;
@@ -38,5 +39,6 @@ pub mod selftest;
 pub mod slug;
 pub mod status;
 pub mod terminal;
+pub mod words;
 pub mod workdir;
 pub mod worker;

@@ -11,7 +11,7 @@ use cronexpr::{Crontab, FallbackTimezoneOption, ParseOptions, parse_crontab_with
 use jiff::Timestamp;
 
 use crate::clock::Millis;
-use crate::config::parse_duration;
+use crate::duration::parse_duration;
 
 /// The shortest distance between two times: below it, the order itself would be the load.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ pub enum Recurrence {
     Cron(String),
 }
 
-crate::job::words! {
+crate::words::words! {
     /// What is done about times at which no worker was there.
     CatchUp {
         /// They are skipped.

@@ -52,15 +52,14 @@ impl Scheduler {
         ledger: Ledger,
         part: Part,
         settings: Live,
-        run_id: Option<String>,
         events: mpsc::UnboundedReceiver<SlotEvent>,
     ) -> Self {
         Self {
             ledger,
             part,
             limits: Limits::of(&settings.config(), settings.slots()),
+            run_id: settings.run(),
             settings,
-            run_id,
             events,
             free: Vec::new(),
             usage: Usage::default(),

@@ -38,7 +38,7 @@ use crate::runner::offer::SlotEvent;
 use crate::runner::slot::{Close, Shared};
 use crate::scheduler::Scheduler;
 use crate::status::scribe;
-use crate::status::{Progress, StatusWriter, WorkerState};
+use crate::status::{Part, Progress, StatusWriter, WorkerState};
 use crate::workdir::Workdir;
 
 use controller::{Controller, Request, Wish};
@@ -159,15 +159,12 @@ impl Worker {
     ) -> anyhow::Result<(Self, stop::Signals)> {
         let progress = Progress::default();
         let board = Board::default();
-        let path = workdir.ledger();
         let part = progress.part("ledger", PART_LIMIT);
-        let (ledger, ledger_thread) =
-            tokio::task::spawn_blocking(move || Ledger::open(&path, part)).await??;
+        let (ledger, ledger_thread) = open_ledger(&workdir, &config, part).await?;
         let slots = options.slots.unwrap_or(config.worker.slots);
-        let (settings, live) = watch::channel(Settings { config: config.clone(), slots });
+        let (settings, live) =
+            watch::channel(Settings { config: config.clone(), slots, run: options.run.clone() });
         let live = Live::new(live);
-        let by_source = config.sources.iter().map(|(name, source)| (name.clone(), source.handler.clone()));
-        ledger.assign_handlers(by_source.collect(), config.worker.handler.clone()).await?;
         let heartbeat = Heartbeat::new(
             StatusWriter::new(&workdir.status_file(), &workdir.state()),
             ledger.clone(),
@@ -232,8 +229,7 @@ impl Worker {
 
     fn start_scheduler(&mut self, heard: mpsc::UnboundedReceiver<SlotEvent>) {
         let part = self.progress.part("scheduler", PART_LIMIT);
-        let scheduler =
-            Scheduler::new(self.ledger.clone(), part, self.live(), self.options.run.clone(), heard);
+        let scheduler = Scheduler::new(self.ledger.clone(), part, self.live(), heard);
         let stop = self.stop.subscribe();
         self.parts.spawn(async move { scheduler.run(stop).await.context("the scheduler failed") });
     }
@@ -375,6 +371,19 @@ impl Worker {
             tracing::warn!("the ledger is still in use by a call that hangs; the next start folds its WAL");
         }
     }
+}
+
+/// Opens the ledger as the worker of this directory, and tells it which handlers the configuration names now.
+async fn open_ledger(
+    workdir: &Workdir,
+    config: &Config,
+    part: Part,
+) -> anyhow::Result<(Ledger, JoinHandle<()>)> {
+    let path = workdir.ledger();
+    let (ledger, thread) = tokio::task::spawn_blocking(move || Ledger::open(&path, part)).await??;
+    let by_source = config.sources.iter().map(|(name, source)| (name.clone(), source.handler.clone()));
+    ledger.assign_handlers(by_source.collect(), config.worker.handler.clone()).await?;
+    Ok((ledger, thread))
 }
 
 /// Resolves when a task that should go on has failed; one that ended well (a surplus slot) is no news.

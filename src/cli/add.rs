@@ -20,7 +20,7 @@ use super::entries::Entries;
 use super::failure::Refused;
 use super::output::{Out, note};
 use crate::clock::Millis;
-use crate::config::parse_duration;
+use crate::duration::parse_duration;
 use crate::inbox::parse::{ParseContext, Place, parse_entry, wanted};
 use crate::job::{JobId, State, Submission, source};
 use crate::ledger::{Control, IngestKind, Wanted};

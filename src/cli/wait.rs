@@ -16,7 +16,7 @@ use super::failure::Refused;
 use super::job_ref;
 use super::output::Out;
 use super::progress_bar::Bar;
-use crate::config::parse_duration;
+use crate::duration::parse_duration;
 use crate::job::State;
 use crate::ledger::{Counts, Reader};
 use crate::status::StatusFile;

@@ -22,7 +22,7 @@ use crate::ledger::{AttemptRow, Hold, JobRow, LedgerError, Needed, Queue, Reader
 use crate::queue_report;
 use crate::scheduler::explain::{Explanation, Lines, Snapshot, WorkerSeen, explain};
 use crate::scheduler::policy::{Gates, Limits, Situation, Usage};
-use crate::status::WorkerState;
+use crate::status::{StatusFile, WorkerState};
 use crate::terminal::{Colour, escape};
 use crate::workdir::Workdir;
 
@@ -45,9 +45,13 @@ struct Facts {
     holds: Vec<Hold>,
     running: Vec<RunningJob>,
     worker: WorkerSeen,
+    run: Option<String>,
     limits: Limits,
     conflict: Option<String>,
 }
+
+/// How the worker stands, how many slots it has, and the only run it serves.
+type Seen = (WorkerSeen, Option<usize>, Option<String>);
 
 #[derive(Serialize)]
 struct Answer<'a> {
@@ -78,7 +82,7 @@ impl Facts {
     fn gather(workdir: &Workdir, reader: &Reader, job: JobRow) -> anyhow::Result<Self> {
         // A configuration with a mistake in it must not hide why a job waits.
         let config = Config::load(workdir).or_else(|_| Config::parse("", &workdir.config(), workdir))?;
-        let (worker, slots) = look_at_worker(workdir, config.monitor.stale_after)?;
+        let (worker, slots, run) = look_at_worker(workdir, config.monitor.stale_after)?;
         Ok(Self {
             now: Millis::now(),
             standing: reader.standing(job.seq)?,
@@ -87,6 +91,7 @@ impl Facts {
             holds: reader.holds()?,
             running: reader.running()?,
             worker,
+            run,
             limits: Limits::of(&config, slots.unwrap_or(config.worker.slots)),
             conflict: queue_report::conflict_of(workdir, &job.id.0),
             job,
@@ -97,7 +102,7 @@ impl Facts {
         let usage = Usage::of(&self.running);
         let gates = Gates::of(&self.holds, self.now);
         let situation = Situation { limits: &self.limits, usage: &usage, gates: &gates };
-        let scope = situation.scope(None);
+        let scope = situation.scope(self.run.as_deref());
         let mut lines = Lines::default();
         let mut fresh_waits = false;
         let is_ready =
@@ -120,6 +125,7 @@ impl Facts {
             needs: &self.needs,
             holds: &self.holds,
             worker: self.worker,
+            run: self.run.as_deref(),
             situation,
             fresh_waits,
             lines,
@@ -165,7 +171,7 @@ impl Facts {
 }
 
 /// The worker, and its number of slots where it tells.
-fn look_at_worker(workdir: &Workdir, stale_after: Duration) -> anyhow::Result<(WorkerSeen, Option<usize>)> {
+fn look_at_worker(workdir: &Workdir, stale_after: Duration) -> anyhow::Result<Seen> {
     let verdict = Verdict::of(workdir, stale_after)?;
     let seen = match (verdict.pid, verdict.state) {
         (None, WorkerState::Stopped | WorkerState::Stale) => WorkerSeen::Nobody,
@@ -174,5 +180,6 @@ fn look_at_worker(workdir: &Workdir, stale_after: Duration) -> anyhow::Result<(W
         (_, WorkerState::Draining | WorkerState::Stopped) => WorkerSeen::Draining,
         (Some(_), WorkerState::Stale) => WorkerSeen::Stale,
     };
-    Ok((seen, verdict.file.map(|file| file.workers.len()).filter(|&slots| slots > 0)))
+    let slots = verdict.file.as_ref().map(StatusFile::slots_in_force).filter(|&slots| slots > 0);
+    Ok((seen, slots, verdict.file.and_then(|file| file.run)))
 }

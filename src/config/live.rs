@@ -13,6 +13,8 @@ pub struct Settings {
     pub config: Arc<Config>,
     /// Attempts at once.
     pub slots: usize,
+    /// The only run that is worked on, if there is such; never changes.
+    pub run: Option<String>,
 }
 
 /// A view of the settings in force. Cheap to clone.
@@ -32,7 +34,7 @@ impl Live {
     #[must_use]
     pub fn fixed(config: Arc<Config>) -> Self {
         let slots = config.worker.slots;
-        Self::new(watch::channel(Settings { config, slots }).1)
+        Self::new(watch::channel(Settings { config, slots, run: None }).1)
     }
 
     /// The configuration in force.
@@ -45,6 +47,12 @@ impl Live {
     #[must_use]
     pub fn slots(&self) -> usize {
         self.current.borrow().slots
+    }
+
+    /// The only run that is worked on, if there is such.
+    #[must_use]
+    pub fn run(&self) -> Option<String> {
+        self.current.borrow().run.clone()
     }
 
     /// Waits until something has changed; for ever, when nothing can any more.

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer};
 
 use super::gates::{Owner, Producer, RawGate};
@@ -17,6 +16,7 @@ use super::{
     Config, GateConfig, Handler, MATERIALIZE, MonitorConfig, OWN_COMMAND, Overrides, Pattern, Rule, Source,
     SourceKind, Webhook, WorkerConfig, default_sources,
 };
+use crate::duration::parse_duration;
 use crate::job::source;
 use crate::workdir::Workdir;
 
@@ -458,15 +458,4 @@ impl<'de> Deserialize<'de> for Span {
         };
         parsed.map(Span).map_err(D::Error::custom)
     }
-}
-
-/// Reads `"50ms"`, `"10m"`, `"1h 30m"` or a plain number of seconds. The error says what was found.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = text.trim().parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).map_err(|err| format!("found `{text}`: {err}"));
-    }
-    let parsed: SignedDuration = text.parse().map_err(|_| {
-        format!("expected a duration such as \"50ms\", \"10m\" or \"1h 30m\", found \"{text}\"")
-    })?;
-    Duration::try_from(parsed).map_err(|_| format!("a duration cannot be negative, found \"{text}\""))
 }

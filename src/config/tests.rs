@@ -185,14 +185,3 @@ fn escalation_changes_what_it_names_and_leaves_the_rest() {
     assert_eq!(at(4), pair("large", "b.md"));
     assert_eq!(at(9), pair("large", "b.md"));
 }
-
-#[test]
-fn durations_are_read_with_units_or_as_seconds() {
-    for (text, ms) in
-        [("50ms", 50), ("10m", 600_000), ("1h 30m", 5_400_000), ("2.5", 2500), ("1h30m", 5_400_000)]
-    {
-        assert_eq!(parse_duration(text).unwrap(), Duration::from_millis(ms), "{text}");
-    }
-    assert!(parse_duration("-3s").is_err());
-    assert!(parse_duration("inf").is_err());
-}

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::clock::Millis;
-use crate::config::parse_duration;
+use crate::duration::parse_duration;
 use crate::recurrence::{CatchUp, Recurrence};
 use crate::terminal;
 

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 
-use crate::job::{Fault, JobId, words};
+use crate::job::{Fault, JobId};
 
 /// Problems of one source that are kept; more would help nobody.
 const MOST: usize = 5000;
 
-words! {
+crate::words::words! {
     /// What kind of problem it is.
     ProblemKind {
         /// An entry that can never run.

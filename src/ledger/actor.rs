@@ -21,7 +21,7 @@ use super::rows::{
     Candidate, Claim, Claimed, Counts, FinishedAttempt, Hold, Ingested, LiveAttempt, Next, Rescued, Scope,
     Wanted,
 };
-use super::{LedgerError, batch, candidates, due, ingest, letters, open, read, write};
+use super::{LedgerError, batch, candidates, due, ingest, letters, open, read, rescued, write};
 use crate::clock::Millis;
 use crate::job::{Entry, Seq, State};
 use crate::status::Part;
@@ -254,14 +254,14 @@ impl Ledger {
     /// Remembers an entry that was put back into a queue file.
     pub async fn watch(&self, source: String, rescued: Vec<Rescued>) -> Result<()> {
         self.call(Kind::Durable, move |conn, _| {
-            rescued.iter().try_for_each(|one| write::watch(conn, &source, one))
+            rescued.iter().try_for_each(|one| rescued::watch(conn, &source, one))
         })
         .await
     }
 
     /// Entries of a source that were put back and are watched still.
     pub async fn watched(&self, source: String) -> Result<Vec<Rescued>> {
-        self.call(Kind::Quick, move |conn, _| write::watched(conn, &source, Millis::now())).await
+        self.call(Kind::Quick, move |conn, _| rescued::watched(conn, &source, Millis::now())).await
     }
 
     pub(super) async fn call<T, F>(&self, kind: Kind, mut run: F) -> Result<T>

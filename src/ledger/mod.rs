@@ -23,6 +23,7 @@ mod letters;
 mod open;
 mod orders;
 mod read;
+mod rescued;
 mod rework;
 mod rows;
 mod runs;

@@ -9,7 +9,7 @@ use super::control::{Cancelled, Retried};
 use crate::clock::Millis;
 use crate::job::{HoldKind, State};
 
-crate::job::words! {
+crate::words::words! {
     /// What is asked.
     Verb {
         /// End a job.
@@ -91,7 +91,7 @@ impl Order {
 
     pub(super) fn parse(verb: &str, argument: &str) -> std::result::Result<Self, String> {
         let verb: Verb =
-            verb.parse().map_err(|err: crate::job::UnknownWord| format!("not known here: {err}"))?;
+            verb.parse().map_err(|err: crate::words::UnknownWord| format!("not known here: {err}"))?;
         let argument: Value =
             serde_json::from_str(argument).map_err(|err| format!("its argument is not JSON: {err}"))?;
         let id = || argument["id"].as_str().map(str::to_owned).ok_or("its argument has no `id`".to_owned());

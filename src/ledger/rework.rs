@@ -6,7 +6,7 @@
 use rusqlite::{Connection, params};
 
 use super::rows::{Rescued, Rework};
-use super::{LedgerError, write};
+use super::{LedgerError, rescued};
 use crate::job::Seq;
 
 /// Gives a job the entry, the handler and the rank of its rework, and has its entry put into the queue file.
@@ -31,5 +31,5 @@ pub(super) fn send_back(conn: &Connection, seq: Seq, rework: &Rework) -> Result<
         json: rework.json.clone(),
         watch_until: rework.watch_until,
     };
-    write::watch(conn, &rework.source, &put)
+    rescued::watch(conn, &rework.source, &put)
 }

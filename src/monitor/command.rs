@@ -14,7 +14,7 @@ use super::report::{Level, Report};
 use super::scene::{LimitFlags, Scene, error_chain};
 use super::service::{ServiceError, Watch};
 use super::stop;
-use crate::config::parse_duration;
+use crate::duration::parse_duration;
 use crate::lock::LockError;
 use crate::logging;
 use crate::terminal::escape;

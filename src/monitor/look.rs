@@ -89,8 +89,8 @@ fn beat(scene: &Scene, status: &StatusFile) -> Beat {
         critical: part.critical,
         degraded: part.degraded.is_some(),
     };
-    let (inner, state) = (scene.clone(), status.state);
-    let (running, startable) = probe::ask(LEDGER_LIMIT, move || work(&inner, state)).unwrap_or_default();
+    let (inner, asked) = (scene.clone(), status.clone());
+    let (running, startable) = probe::ask(LEDGER_LIMIT, move || work(&inner, &asked)).unwrap_or_default();
     Beat {
         seq: status.seq,
         stamp_ms: whole_ms(status.timestamp),
@@ -125,23 +125,28 @@ fn touched(scene: &Scene) -> Option<i128> {
 }
 
 /// Attempts that run, with the time each may take, and whether one more could start.
-fn work(scene: &Scene, state: WorkerState) -> (BTreeMap<String, Duration>, Option<bool>) {
-    if state != WorkerState::Ready {
+fn work(scene: &Scene, status: &StatusFile) -> (BTreeMap<String, Duration>, Option<bool>) {
+    if status.state != WorkerState::Ready {
         return (BTreeMap::new(), None);
     }
     let Ok(ledger) = scene.ledger() else { return (BTreeMap::new(), None) };
     let Ok(running) = ledger.running() else { return (BTreeMap::new(), None) };
-    let startable = startable(scene, &ledger, &running).ok();
+    let startable = startable(scene, status.run.as_deref(), &ledger, &running).ok();
     let limits = running.iter().map(|job| (format!("{}/{}", job.id, job.number), limit_of(scene, job)));
     (limits.collect(), startable)
 }
 
-/// Whether the scheduler's own policy would let one more job start.
-pub(super) fn startable(scene: &Scene, ledger: &Reader, running: &[RunningJob]) -> Result<bool, LedgerError> {
+/// Whether the scheduler's own policy would let one more job start; of the run alone that the worker serves.
+pub(super) fn startable(
+    scene: &Scene,
+    run: Option<&str>,
+    ledger: &Reader,
+    running: &[RunningJob],
+) -> Result<bool, LedgerError> {
     let limits = Limits::of(&scene.config, scene.config.worker.slots);
     let gates = Gates::of(&ledger.holds()?, Millis::now());
     let situation = Situation { limits: &limits, usage: &Usage::of(running), gates: &gates };
-    situation.scope(None).map_or(Ok(false), |scope| ledger.startable(&scope))
+    situation.scope(run).map_or(Ok(false), |scope| ledger.startable(&scope))
 }
 
 /// How long an attempt may be seen running: its own limit, the time its tree has to leave, and some more.

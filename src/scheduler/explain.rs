@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use super::policy::Situation;
 use crate::clock::Millis;
-use crate::job::{State, words};
+use crate::job::State;
 use crate::ledger::{AttemptRow, Hold, JobRow, Line, Needed, Standing};
 
-words! {
+crate::words::words! {
     /// Why a job does not run, or that it does.
     Reason {
         /// Its lane runs as many jobs as it may.
@@ -57,6 +57,8 @@ words! {
         WorkerStarting = "worker_starting",
         /// The worker takes no new work.
         WorkerDraining = "worker_draining",
+        /// The worker serves another run alone.
+        OtherRun = "other_run",
         /// The worker shows no sign of life.
         WorkerStale = "worker_stale",
         /// It is over, and an entry that differs from it stands in a queue file.
@@ -117,6 +119,8 @@ pub struct Snapshot<'a> {
     pub holds: &'a [Hold],
     /// The worker.
     pub worker: WorkerSeen,
+    /// The only run that the worker serves, if it was asked to.
+    pub run: Option<&'a str>,
     /// What runs, what may, what is held.
     pub situation: Situation<'a>,
     /// Whether a first try could start now.

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::config::parse_duration;
+use crate::duration::parse_duration;
 
 /// The lane that only one job may be in.
 pub const NARROW: &str = "narrow";

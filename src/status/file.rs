@@ -64,6 +64,9 @@ pub struct StatusFile {
     /// Attempts that may run at once.
     #[serde(default)]
     pub slots: Option<usize>,
+    /// The only run it works on, if it was asked to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
     /// Version of this file's layout.
     pub schema: u32,
     /// Version of the program.

@@ -112,7 +112,7 @@ impl Controller {
         if !(1..=MAX_SLOTS).contains(&slots) {
             return Effect::refused(format!("not done: {slots} slots; use 1 to {MAX_SLOTS}"));
         }
-        let settings = Settings { config: self.live.config(), slots };
+        let settings = Settings { config: self.live.config(), slots, run: self.live.run() };
         if self.granted(Wish::Settings(settings)).await {
             Effect::done(format!("{slots} slots"))
         } else {
@@ -135,7 +135,8 @@ impl Controller {
             if config.worker.slots == current.worker.slots { self.live.slots() } else { config.worker.slots };
         let by_source = config.sources.iter().map(|(name, source)| (name.clone(), source.handler.clone()));
         let (by_source, default) = (by_source.collect(), config.worker.handler.clone());
-        if !self.granted(Wish::Settings(Settings { config: Arc::new(config), slots })).await {
+        let settings = Settings { config: Arc::new(config), slots, run: self.live.run() };
+        if !self.granted(Wish::Settings(settings)).await {
             return Effect::refused(ENDING);
         }
         if let Err(err) = self.ledger.assign_handlers(by_source, default).await {

@@ -158,6 +158,7 @@ impl Facts {
             slow_queue_size: memory.slow,
             workers: slots.into_iter().map(|(index, slot)| (index.to_string(), slot)).collect(),
             slots: Some(self.settings.slots()),
+            run: self.settings.run(),
             schema: StatusFile::schema(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: self.me.pid,

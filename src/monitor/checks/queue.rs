@@ -33,10 +33,11 @@ pub(super) fn check(situation: &Situation) -> Vec<Finding> {
 fn facts(situation: &Situation) -> Result<Facts, LedgerError> {
     let ledger = situation.scene.ledger()?;
     let running = ledger.running()?;
+    let run = situation.own_status().and_then(|status| status.run.as_deref());
     Ok(Facts {
         letters: ledger.letter_count()?,
         backlog: ledger.backlog()?,
-        startable: look::startable(&situation.scene, &ledger, &running)?,
+        startable: look::startable(&situation.scene, run, &ledger, &running)?,
         running,
     })
 }

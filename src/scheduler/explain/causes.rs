@@ -188,7 +188,12 @@ fn what(hold: &Hold) -> String {
 fn worker(snapshot: &Snapshot<'_>) -> Option<Cause> {
     let start = || Unblock::command("start a worker", "stallproof worker");
     Some(match snapshot.worker {
-        WorkerSeen::Ready => return None,
+        WorkerSeen::Ready => {
+            let run = snapshot.run.filter(|run| snapshot.job.run_id.as_deref() != Some(run))?;
+            let sentence = format!("the worker was asked to work on run `{run}` alone");
+            let text = "the end of that run, and a worker without `--run`";
+            Cause::new(Reason::OtherRun, sentence, Unblock::text(text))
+        }
         WorkerSeen::Nobody => Cause::new(Reason::NoWorker, "no worker runs in this directory", start()),
         WorkerSeen::Starting => {
             let soon = Unblock::text("a moment; it settles what the last one left");

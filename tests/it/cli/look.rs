@@ -354,6 +354,7 @@ fn status_file(state: WorkerState) -> StatusFile {
         slow_queue_size: 0,
         workers: [("0".to_owned(), slot), ("10".to_owned(), idle.clone()), ("2".to_owned(), idle)].into(),
         slots: None,
+        run: None,
         schema: StatusFile::schema(),
         version: "0.1.0".to_owned(),
         pid: me.pid,
