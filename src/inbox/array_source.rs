@@ -369,6 +369,12 @@ impl ArraySource {
 }
 
 impl Source for ArraySource {
+    fn glance(&mut self) -> bool {
+        self.doing.step("stat");
+        let print = std::fs::symlink_metadata(&self.path).ok().map(|meta| Fingerprint::of(&meta));
+        print != self.face.print && Instant::now() >= self.earliest_look
+    }
+
     fn round(&mut self) -> Result<Round, LedgerError> {
         let now = Instant::now();
         let work = |source: &mut Self| -> Result<(), LedgerError> {

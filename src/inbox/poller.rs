@@ -30,7 +30,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(1);
 pub struct Shell {
     /// Name of the source, for logs.
     pub name: String,
-    /// Between the starts of two rounds.
+    /// Between the starts of two rounds, unless a glance at half-time sees something new.
     pub interval: Duration,
     /// The source's part of the status file.
     pub part: Part,
@@ -123,8 +123,16 @@ impl Shell {
             pulse.beat();
             self.took(round)?;
             let pause = self.interval.checked_sub(begun.elapsed()).unwrap_or(self.interval);
-            if alive.recv_timeout(pause) != Err(mpsc::RecvTimeoutError::Timeout) {
-                break;
+            for half in [true, false] {
+                if alive.recv_timeout(pause / 2) != Err(mpsc::RecvTimeoutError::Timeout) {
+                    return Ok(());
+                }
+                pulse.beat();
+                let is_new = half && source.glance();
+                pulse.beat();
+                if is_new {
+                    break;
+                }
             }
         }
         Ok(())

@@ -289,8 +289,11 @@ fn a_handler_without_its_program_holds_its_jobs_until_it_appears() {
     fs::remove_file(bed.join("tool")).unwrap();
     bed.put("ideas_log.json", json!([{"id": "third", "title": "third"}]).to_string());
     wait_for("the third job", || bed.state("third"));
-    wait_for("the hold", || bed.status()["progress"]["admission"]["degraded"].as_str().map(drop));
-    assert_eq!(bed.state("third").as_deref(), Some("queued"));
+    // It may be tried before the loss is noticed; then it is put back as if it had not been.
+    wait_for("the hold", || {
+        let is_held = bed.status()["holds"].as_array().is_some_and(|holds| !holds.is_empty());
+        (is_held && bed.state("third").as_deref() == Some("queued")).then_some(())
+    });
     drop(worker);
 }
 
