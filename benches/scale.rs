@@ -119,11 +119,11 @@ impl Line {
         let entries: Vec<_> = (0..self.queued)
             .map(|n| json!({"title": format!("job {n}"), "command": ["/bin/true"]}))
             .collect();
-        bed.publish("ideas_log.json", &serde_json::to_vec(&entries)?)?;
-        drop(entries);
-        run(&bed, &["pause"])?;
         let worker = bed.start(&["--slots", "2"])?;
         wait_ready(&bed, &worker)?;
+        run(&bed, &["pause"])?;
+        bed.publish("ideas_log.json", &serde_json::to_vec(&entries)?)?;
+        drop(entries);
         let count = |state| -> anyhow::Result<u64> {
             Ok(ledger::open(&bed)?.map(|ledger| ledger.counts()).transpose()?.map_or(0, |all| all.of(state)))
         };
