@@ -8,7 +8,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::rows::{Ingested, Wanted};
-use super::{LedgerError, ingest, open, read};
+use super::{LedgerError, due, ingest, open, read};
 use crate::clock::Millis;
 use crate::job::State;
 
@@ -65,7 +65,7 @@ impl Control {
 
     /// Puts a failed or cancelled job back into the queue, with as many attempts as it had at first.
     pub fn retry(&mut self, id: &str) -> Result<Retried> {
-        self.transaction(|conn| retry(conn, id))
+        self.transaction(|conn| retry(conn, id, Millis::now()))
     }
 
     /// Ids of every job of a run that is not over.
@@ -112,8 +112,9 @@ pub(super) fn cancel(conn: &Connection, id: &str, now: Millis) -> Result<Cancell
     }
 }
 
-/// Puts a failed or cancelled job back into the queue, with as many attempts as it had at first.
-pub(super) fn retry(conn: &Connection, id: &str) -> Result<Retried> {
+/// Puts a failed or cancelled job back into the queue, with as many attempts as it had at first; a recurring one goes on
+/// with the next time of its rhythm.
+pub(super) fn retry(conn: &Connection, id: &str, now: Millis) -> Result<Retried> {
     let Some(state) = state_of(conn, id)? else { return Ok(Retried::Unknown) };
     if !matches!(state, State::Failed | State::Cancelled) {
         return Ok(Retried::NotNow(state));
@@ -124,6 +125,7 @@ pub(super) fn retry(conn: &Connection, id: &str) -> Result<Retried> {
          WHERE id = ?1 AND state IN ('failed', 'cancelled')",
     )?
     .execute([id])?;
+    due::resume(conn, id, now)?;
     Ok(Retried::Queued)
 }
 

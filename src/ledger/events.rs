@@ -121,7 +121,7 @@ fn attempt(conn: &Connection, order: &Order, now: Millis) -> Result<Effect> {
 fn carry_out(conn: &Connection, order: &Order, now: Millis) -> Result<Effect> {
     Ok(match order {
         Order::Cancel(id) => control::cancel(conn, id, now)?.into(),
-        Order::Retry(id) => control::retry(conn, id)?.into(),
+        Order::Retry(id) => control::retry(conn, id, now)?.into(),
         Order::Pause(target) => pause(conn, target, now)?,
         Order::Resume(target) => resume(conn, target)?,
         Order::Drain | Order::SetSlots(_) | Order::Reload => {

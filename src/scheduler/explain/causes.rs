@@ -83,8 +83,16 @@ fn dependency(snapshot: &Snapshot<'_>) -> Option<Cause> {
             Unblock { text, command, at: None },
         ));
     }
-    let first = needs.first()?;
+    let first = needs.iter().find(|need| need.recurs).or(needs.first())?;
     let (sentence, text) = match first.state {
+        Some(_) if first.recurs => (
+            format!(
+                "it depends on job `{}`, which recurs and so is never completed itself{}",
+                first.id,
+                rest(needs.len())
+            ),
+            "correct `depends_on` in the entry",
+        ),
         Some(state) => (
             format!("it depends on job `{}`, which is {state}{}", first.id, rest(needs.len())),
             "the end of that job",
