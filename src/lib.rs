@@ -18,6 +18,8 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gate;
 pub mod generate;
 pub mod inbox;
