@@ -4,9 +4,9 @@
 //! inherited, so that a secret of the worker's own environment does not reach a job by accident.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::OpenOptions;
+use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -282,7 +282,7 @@ impl Workshop {
         for (variable, name, bytes) in files {
             let path = folder.join(name);
             let written = bytes.map_err(io::Error::other).and_then(|bytes| {
-                std::fs::create_dir_all(&folder)?;
+                DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
                 publish(&path, &bytes)
             });
             written.map_err(|source| HandlerError::Folder { path: path.clone(), source })?;

@@ -17,6 +17,7 @@ mod queue_files;
 mod report;
 mod rework;
 mod runs;
+mod security;
 mod selftest;
 mod waiting;
 mod why;
