@@ -18,6 +18,7 @@ mod report;
 mod rework;
 mod runs;
 mod selftest;
+mod settings;
 mod waiting;
 mod why;
 mod worker;
