@@ -38,6 +38,8 @@ pub enum Cancelled {
 pub enum Retried {
     /// It is queued again, with a full set of attempts.
     Queued,
+    /// It waited for its next attempt, which may start now.
+    Due,
     /// It is in this state, in which there is nothing to retry.
     NotNow(State),
     /// There is no such job.
@@ -113,9 +115,12 @@ pub(super) fn cancel(conn: &Connection, id: &str, now: Millis) -> Result<Cancell
 }
 
 /// Puts a failed or cancelled job back into the queue, with as many attempts as it had at first; a recurring one goes on
-/// with the next time of its rhythm.
+/// with the next time of its rhythm, and one that waits for its next attempt waits no longer.
 pub(super) fn retry(conn: &Connection, id: &str, now: Millis) -> Result<Retried> {
     let Some(state) = state_of(conn, id)? else { return Ok(Retried::Unknown) };
+    if due::hasten(conn, id)? {
+        return Ok(Retried::Due);
+    }
     if !matches!(state, State::Failed | State::Cancelled) {
         return Ok(Retried::NotNow(state));
     }

@@ -28,6 +28,16 @@ pub(super) fn release(conn: &Connection, now: Millis) -> Result<Option<Millis>> 
     Ok(next.map(Millis))
 }
 
+/// Ends a wait for the next attempt, by back-off or asked for by the handler; `false` when there is none.
+pub(super) fn hasten(conn: &Connection, id: &str) -> Result<bool> {
+    let due = conn
+        .prepare_cached(
+            "UPDATE job SET state = 'queued', due_at = NULL, wait = NULL WHERE id = ?1 AND wait IN ('retry', 'parked')",
+        )?
+        .execute([id])?;
+    Ok(due > 0)
+}
+
 /// Has a recurring job that was ended go on with the next time of its rhythm; another is left as it is.
 pub(super) fn resume(conn: &Connection, id: &str, now: Millis) -> Result<()> {
     let recurs: Option<String> =

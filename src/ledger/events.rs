@@ -148,7 +148,13 @@ fn pause(conn: &Connection, target: &Target, now: Millis) -> Result<Effect> {
 
 fn resume(conn: &Connection, target: &Target) -> Result<Effect> {
     let lifted = holds::lift(conn, target.kind, &target.name, HoldReason::Paused)?;
-    Ok(Effect::done(if lifted { "resumed" } else { "was not paused" }))
+    // Time that a handler asked for: whoever resumes it knows that it is ready before.
+    let waited = holds::lift(conn, target.kind, &target.name, HoldReason::Parked)?;
+    Ok(Effect::done(match (lifted, waited) {
+        (true, _) => "resumed",
+        (false, true) => "resumed; it had asked for time",
+        (false, false) => "was not paused",
+    }))
 }
 
 fn is_paused(conn: &Connection, target: &Target) -> Result<bool> {

@@ -19,6 +19,7 @@ mod rework;
 mod runs;
 mod security;
 mod selftest;
+mod settings;
 mod waiting;
 mod why;
 mod worker;

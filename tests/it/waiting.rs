@@ -50,3 +50,57 @@ fn who_waits_for_recurring_work_is_told_that_it_never_ends() {
     assert_eq!(why["reason"], "dependency", "{why:#}");
     assert!(why["sentence"].as_str().unwrap().contains("never completed itself"), "{why:#}");
 }
+
+#[test]
+fn who_knows_better_than_a_handler_that_asked_for_time_ends_the_wait() {
+    let bed = Bed::new();
+    let dir = bed.path().display();
+    bed.put(
+        "stallproof.toml",
+        format!(
+            r#"
+            [worker]
+            slots = 1
+            handler = "limited"
+            [handlers.limited]
+            kind = "command"
+            command = ["sh", "-c", '''
+                [ -e {dir}/quota ] && exit 0
+                echo '{{"retry_at": "10h", "scope": "handler"}}' > "$STALLPROOF_RESULT"
+                exit 75''']
+            "#
+        ),
+    );
+    bed.put(
+        "ideas_log.json",
+        json!([{"id": "asked", "title": "a"}, {"id": "held", "title": "h"}]).to_string(),
+    );
+    let _worker = bed.start(&[]);
+    let why = |id: &str| bed.json(&["why", id, "--json"]);
+    wait_for("both jobs", || bed.state("held"));
+    wait_for("the handler's wish", || (why("held")["reason"] == "handler_parked").then_some(()));
+    bed.put("quota", "");
+    assert_eq!(why("held")["unblock"]["command"], "stallproof resume --handler limited");
+    assert!(bed.ok(&["resume", "--handler", "limited"]).contains("resumed"));
+    wait_for("the job that was held", || (bed.state("held")? == "completed").then_some(()));
+    assert_eq!(why("asked")["reason"], "parked");
+    assert_eq!(why("asked")["unblock"]["command"], "stallproof retry asked");
+    bed.ok(&["retry", "asked"]);
+    wait_for("the job that asked", || (bed.state("asked")? == "completed").then_some(()));
+}
+
+#[test]
+fn a_retry_does_not_wait_for_its_back_off() {
+    let bed = Bed::with_config("allow_commands = true\n[retry]\ninitial = \"10h\"\nmax = \"10h\"\n");
+    let file = bed.join("allowed").display().to_string();
+    bed.put("ideas_log.json", json!([{"id": "f", "command": ["test", "-e", file]}]).to_string());
+    let _worker = bed.start(&[]);
+    wait_for("the job", || bed.state("f"));
+    wait_for("the back-off", || {
+        (bed.json(&["why", "f", "--json"])["reason"] == "retry_backoff").then_some(())
+    });
+    bed.put("allowed", "");
+    bed.ok(&["retry", "f"]);
+    wait_for("its second attempt", || (bed.state("f")? == "completed").then_some(()));
+    assert_eq!(bed.job("f")["attempts"].as_array().unwrap().len(), 2);
+}
