@@ -9,7 +9,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::WorkerGuard;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -20,6 +20,10 @@ use crate::terminal::Style;
 
 /// Days of logs that are kept.
 const KEPT_FILES: usize = 30;
+
+/// Lines that may wait for the disk, and for a terminal. Room for all of them is taken at once.
+const FILE_LINES: usize = 32_768;
+const STDERR_LINES: usize = 1024;
 
 /// Writes what waits when it is dropped.
 #[derive(Debug)]
@@ -32,10 +36,11 @@ pub struct Guard {
 pub fn start(folder: &Path, name: &str) -> anyhow::Result<Guard> {
     let files = Daily::new(folder, name, KEPT_FILES)?;
     // A full disk or a stalled log folder must not stop the worker, so lines are dropped rather than waited for.
-    let (files, file_guard) = tracing_appender::non_blocking(files);
+    let (files, file_guard) = NonBlockingBuilder::default().buffered_lines_limit(FILE_LINES).finish(files);
     // The same holds for a terminal or pipe that nobody reads.
-    let (stderr, stderr_guard) =
-        tracing_appender::non_blocking(People::new(std::io::stderr(), Style::stderr()));
+    let (stderr, stderr_guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(STDERR_LINES)
+        .finish(People::new(std::io::stderr(), Style::stderr()));
     let json = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)

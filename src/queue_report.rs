@@ -9,12 +9,13 @@ use std::io::Read as _;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::clock::Millis;
 use crate::inbox::open::{Fingerprint, open_regular};
 use crate::inbox::problem::{Board, Problem, ProblemKind};
 use crate::ledger::{DeadLetter, FailedMark, LedgerError, Reader};
-use crate::status::scribe::{FOR_OTHERS, Scribe, publish};
+use crate::status::scribe::{FOR_OTHERS, News, Scribe, publish};
 use crate::terminal;
 use crate::workdir::Workdir;
 
@@ -78,6 +79,7 @@ type Since = HashMap<Identity, String>;
 pub struct QueueReport {
     workdir: Workdir,
     board: Board,
+    news: News,
     version: Option<u64>,
     mark: Option<FailedMark>,
     written: Option<(Vec<Item>, usize)>,
@@ -88,12 +90,13 @@ pub struct QueueReport {
 }
 
 impl QueueReport {
-    /// Of what stands on `board` and in the ledger of `workdir`.
+    /// Of what stands on `board` and in the ledger of `workdir`, which `changed` tells of.
     #[must_use]
-    pub fn new(workdir: &Workdir, board: Board) -> Self {
+    pub fn new(workdir: &Workdir, board: Board, changed: watch::Receiver<u64>) -> Self {
         Self {
             workdir: workdir.clone(),
             board,
+            news: News::of(changed),
             version: None,
             mark: None,
             written: None,
@@ -138,15 +141,19 @@ impl Scribe for QueueReport {
             // What the last worker reported stands until every source has looked.
             return Ok(());
         }
-        let say = |err: LedgerError| terminal::error_line(&err);
-        let reader = Reader::open(&self.workdir.ledger()).map_err(say)?;
-        let mark = reader.failed_mark(self.mark.unwrap_or_default()).map_err(say)?;
         let version = self.board.version();
         let print = std::fs::symlink_metadata(self.workdir.root().join(NAME)).ok();
         let is_ours = self.own.is_some() && print.map(|meta| Fingerprint::of(&meta)) == self.own;
+        if !self.news.any() && is_ours && self.version == Some(version) {
+            return Ok(());
+        }
+        let say = |err: LedgerError| terminal::error_line(&err);
+        let reader = Reader::open(&self.workdir.ledger()).map_err(say)?;
+        let mark = reader.failed_mark(self.mark.unwrap_or_default()).map_err(say)?;
         let is_old = self.version != Some(version) || self.mark.is_none_or(|before| before.differs(&mark));
         if !is_old && is_ours {
             self.mark = Some(mark);
+            self.news.taken();
             return Ok(());
         }
         let (problems, left_out) = self.board.all();
@@ -157,6 +164,7 @@ impl Scribe for QueueReport {
             self.write(items, left_out)?;
         }
         (self.version, self.mark) = (Some(version), Some(mark));
+        self.news.taken();
         Ok(())
     }
 }
@@ -298,11 +306,11 @@ mod tests {
         assert_eq!(conflict_of(&workdir, "a"), None);
         let conflict = Problem { problem: ProblemKind::Conflict, ..rejected("a", 1) };
         let items = compose(vec![conflict.clone()], &[], &Since::new(), Millis(1000));
-        let mut report = QueueReport::new(&workdir, Board::default());
+        let mut report = QueueReport::new(&workdir, Board::default(), watch::channel(0).1);
         report.write(items.clone(), 0).unwrap();
         assert_eq!(conflict_of(&workdir, "a").as_deref(), Some("why"));
         assert_eq!(conflict_of(&workdir, "b"), None);
-        let since = QueueReport::new(&workdir, Board::default()).since();
+        let since = QueueReport::new(&workdir, Board::default(), watch::channel(0).1).since();
         assert_eq!(compose(vec![conflict], &[], &since, Millis(7000)), items);
     }
 }

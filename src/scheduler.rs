@@ -139,8 +139,8 @@ impl Scheduler {
 
     /// Takes note of everything that may have changed in the ledger, and of the time.
     async fn refresh(&mut self) -> Result<(), LedgerError> {
-        let next = self.ledger.release_due().await?;
-        self.holds = self.ledger.holds().await?;
+        let (next, holds) = self.ledger.take_stock().await?;
+        self.holds = holds;
         self.gates = Gates::of(&self.holds, Millis::now());
         self.stale = true;
         self.next_due = next.map(|due| {

@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 
 use crate::config::{Config, Live, Settings};
 use crate::inbox::{self, source::SourceView};
-use crate::ledger::{Counts, Effect, Ledger};
+use crate::ledger::{Counts, Effect, Ledger, doorbell};
 use crate::lock::DirLock;
 use crate::logging;
 use crate::queue_report::QueueReport;
@@ -62,9 +62,10 @@ pub struct Options {
 }
 
 /// Threads that run async code; there is little of it, the rest waits.
-const RUNTIME_THREADS: usize = 2;
-/// Threads for blocking calls. Each source has at most one in flight, so one that hangs costs one.
-const BLOCKING_THREADS: usize = 64;
+const RUNTIME_THREADS: usize = 1;
+/// Most threads for blocking calls; they are started as they are needed. Each source has one for itself, so one that
+/// hangs costs one, and there are far more than sources.
+const BLOCKING_THREADS: usize = 512;
 /// How long the last call into the ledger may take at the end.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// The scheduler turns at least twice a second.
@@ -212,6 +213,8 @@ impl Worker {
         let watch = watch.await?;
         worker.parts.spawn(watch.run());
         worker.start_scheduler(heard);
+        let bell = doorbell::follow(worker.ledger.clone(), workdir.ledger());
+        worker.parts.spawn(async move { bell.await.context("listening to commands failed") });
         worker.parts.spawn(stop::follow_cancel_requests(worker.ledger.clone(), worker.board.clone()));
         worker.start_controller(workdir.clone(), config, asks)?;
         let signals = stop::Signals::new()?;
@@ -259,7 +262,7 @@ impl Worker {
         let letters = DeadLetters::new(workdir, self.ledger.clone(), self.problems.clone());
         self.scribes.spawn(scribe::run(letters, part, self.finish.subscribe()));
         let part = self.progress.side_part("queue report", PART_LIMIT);
-        let report = QueueReport::new(workdir, self.problems.clone());
+        let report = QueueReport::new(workdir, self.problems.clone(), self.ledger.changed());
         self.scribes.spawn(scribe::run(report, part, self.finish.subscribe()));
     }
 

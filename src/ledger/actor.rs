@@ -1,8 +1,9 @@
 //! The worker's side of the ledger: one thread that owns the connection.
 //!
 //! Whatever waits is put into one transaction (group commit) and answered when that is durable. Claims and notes that
-//! need not survive a power cut go first, in a transaction without fsync, so that no slot waits for a disk; every
-//! other change is committed with `synchronous=FULL`. A commit that failed with an I/O error has an unknown outcome:
+//! need not survive a power cut go first, in a transaction without fsync; every other change is committed with
+//! `synchronous=FULL`. While that fsync lasts nothing can be claimed, so an end that nobody waits for is held back for
+//! a few milliseconds and shares its fsync with those that follow. A commit that failed with an I/O error has an unknown outcome:
 //! the connection is dropped, opened again, and the same batch is carried out once more, which is harmless because
 //! every change is idempotent. No room, or a lock held by somebody else: the batch waits, and the status says so.
 
@@ -15,14 +16,14 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
-use super::holds::{self, Failure, OpenIncident, Prospects};
+use super::holds::{self, Prospects};
 use super::rows::{
     Candidate, Claim, Claimed, Counts, FinishedAttempt, Hold, Ingested, LiveAttempt, Next, Rescued, Scope,
     Wanted,
 };
 use super::{LedgerError, batch, candidates, due, ingest, letters, open, read, rescued, write};
 use crate::clock::Millis;
-use crate::job::{Entry, HoldKind, HoldReason, Seq, State};
+use crate::job::{Entry, Seq, State};
 use crate::status::Part;
 
 type Result<T> = std::result::Result<T, LedgerError>;
@@ -33,8 +34,12 @@ const BATCH: usize = 512;
 const TRANSIENT_PAUSE: Duration = Duration::from_millis(250);
 /// Reopenings after I/O errors before the worker gives up.
 const IO_TRIES: u32 = 3;
-/// Shows the monitor that an idle ledger is alive, and notices what other processes wrote.
-const IDLE_TICK: Duration = Duration::from_millis(100);
+/// An end that may wait is committed when nothing has been asked for so long,
+const LULL: Duration = Duration::from_millis(8);
+/// and after so long in any case.
+const LONGEST_WAIT: Duration = Duration::from_millis(25);
+/// Shows the monitor that an idle ledger is alive, and notices what other processes wrote that did not ring.
+const IDLE_TICK: Duration = Duration::from_millis(250);
 
 /// One thing to do inside a transaction; keeps its answer until the commit.
 type Step = Box<dyn FnMut(&Connection, i64) -> Result<()> + Send>;
@@ -45,6 +50,8 @@ struct Command {
     step: Step,
     answer: Answer,
     durable: bool,
+    /// Whether a commit may wait for others to share it.
+    may_wait: bool,
     /// Whether jobs may have become ready by it.
     wakes: bool,
 }
@@ -56,6 +63,8 @@ pub(super) enum Kind {
     Quick,
     /// Durable before the answer.
     Durable,
+    /// Durable before the answer, which nobody is in a hurry for.
+    Unhurried,
     /// Durable, and jobs may become ready by it.
     Wakes,
 }
@@ -96,6 +105,8 @@ impl Ledger {
             data_version: 0,
             looked_at: Instant::now(),
             part,
+            held_back: Vec::new(),
+            held_since: Instant::now(),
         };
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
@@ -163,7 +174,8 @@ impl Ledger {
     /// Ends an attempt durably.
     pub async fn finish(&self, end: FinishedAttempt) -> Result<bool> {
         let kind = match end.next {
-            Next::Complete | Next::Fail | Next::Cancel if end.hold.is_none() => Kind::Durable,
+            Next::Complete if end.hold.is_none() => Kind::Unhurried,
+            Next::Fail | Next::Cancel if end.hold.is_none() => Kind::Durable,
             _ => Kind::Wakes,
         };
         let finished = self.call(kind, move |conn, _| write::finish(conn, &end)).await?;
@@ -173,64 +185,20 @@ impl Ledger {
         Ok(finished.ended)
     }
 
+    /// Takes notice at once of what another process says it has changed.
+    pub async fn look(&self) -> Result<()> {
+        self.call(Kind::Wakes, |_, _| Ok(())).await
+    }
+
+    /// Moves what is due to the queue; tells when the next is due, and every hold in force then.
+    pub async fn take_stock(&self) -> Result<(Option<Millis>, Vec<Hold>)> {
+        let now = Millis::now;
+        self.call(Kind::Quick, move |conn, _| Ok((due::release(conn, now())?, holds::all(conn)?))).await
+    }
+
     /// Moves what is due to the queue and tells when the next is due.
     pub async fn release_due(&self) -> Result<Option<Millis>> {
         self.call(Kind::Quick, move |conn, _| due::release(conn, Millis::now())).await
-    }
-
-    /// Every hold in force.
-    pub async fn holds(&self) -> Result<Vec<Hold>> {
-        self.call(Kind::Quick, |conn, _| holds::all(conn)).await
-    }
-
-    /// Begins a hold, or says something new about one.
-    pub async fn hold(&self, hold: Hold) -> Result<()> {
-        self.call(Kind::Wakes, move |conn, _| holds::put(conn, &hold)).await
-    }
-
-    /// Ends a hold; `false` when there was none.
-    pub async fn lift(&self, kind: HoldKind, name: String, reason: HoldReason) -> Result<bool> {
-        self.call(Kind::Wakes, move |conn, _| holds::lift(conn, kind, &name, reason)).await
-    }
-
-    /// The handlers that jobs of this ledger use.
-    pub async fn handlers_in_use(&self) -> Result<Vec<String>> {
-        self.call(Kind::Quick, |conn, _| holds::handlers_in_use(conn)).await
-    }
-
-    /// Says which handler each source uses now, and which all others do.
-    pub async fn assign_handlers(&self, by_source: Vec<(String, String)>, default: String) -> Result<()> {
-        self.call(Kind::Wakes, move |conn, _| holds::assign_handlers(conn, &by_source, &default)).await
-    }
-
-    /// Incidents that are open.
-    pub async fn open_incidents(&self) -> Result<Vec<OpenIncident>> {
-        self.call(Kind::Quick, |conn, _| holds::open_incidents(conn)).await
-    }
-
-    /// Counts failures of a handler to its open incident, or opens one, and holds the handler if it shall be held;
-    /// `true` when the incident is new.
-    pub async fn fail_handler(&self, failure: Failure, hold: Option<Hold>) -> Result<bool> {
-        self.call(Kind::Wakes, move |conn, _| {
-            let is_new = holds::fail(conn, &failure, Millis::now())?;
-            hold.iter().try_for_each(|hold| holds::put(conn, hold))?;
-            Ok(is_new)
-        })
-        .await
-    }
-
-    /// Records a failure that is worth telling by itself: an incident that is over when it begins.
-    pub async fn tell_failure(&self, failure: Failure) -> Result<()> {
-        self.call(Kind::Durable, move |conn, _| holds::tell(conn, &failure, Millis::now())).await
-    }
-
-    /// Closes the incident of a handler that works again and lets its jobs run; `false` when there was none.
-    pub async fn mend_handler(&self, handler: String) -> Result<bool> {
-        self.call(Kind::Wakes, move |conn, _| {
-            holds::lift(conn, HoldKind::Handler, &handler, HoldReason::Failing)?;
-            holds::mend(conn, &handler, Millis::now())
-        })
-        .await
     }
 
     /// Notes that a person has dismissed these dead letters, by id and last attempt; how many still were some.
@@ -325,6 +293,7 @@ impl Ledger {
                 step,
                 answer,
                 durable: !matches!(kind, Kind::Quick),
+                may_wait: matches!(kind, Kind::Unhurried),
                 wakes: matches!(kind, Kind::Wakes),
             })
             .map_err(|_| LedgerError::Closed)?;
@@ -343,6 +312,9 @@ struct Actor {
     data_version: i64,
     looked_at: Instant,
     part: Part,
+    /// Durable changes that are not committed yet, in order, and since when the first of them waits.
+    held_back: Vec<Command>,
+    held_since: Instant,
 }
 
 impl Actor {
@@ -356,7 +328,7 @@ impl Actor {
             }
             let (durable, quick): (Vec<_>, Vec<_>) = batch.into_iter().partition(|command| command.durable);
             self.carry_out(quick, false);
-            self.carry_out(durable, true);
+            self.hold_back(durable);
             self.part.round_done();
             // A busy ledger must not be deaf to what command-line tools commit.
             if self.looked_at.elapsed() >= IDLE_TICK {
@@ -365,12 +337,35 @@ impl Actor {
         }
     }
 
-    /// Waits for a command; in between shows that it is alive and looks for changes by other processes.
+    /// Commits durable changes at once unless all of them may wait a little longer.
+    fn hold_back(&mut self, commands: Vec<Command>) {
+        if self.held_back.is_empty() {
+            self.held_since = Instant::now();
+        }
+        let is_urgent = commands.iter().any(|command| !command.may_wait);
+        self.held_back.extend(commands);
+        if is_urgent || self.held_back.len() >= BATCH || self.held_since.elapsed() >= LONGEST_WAIT {
+            self.commit_held_back();
+        }
+    }
+
+    fn commit_held_back(&mut self) {
+        let commands = std::mem::take(&mut self.held_back);
+        self.carry_out(commands, true);
+    }
+
+    /// Waits for a command; in between commits what was held back, shows that it is alive and looks for changes by
+    /// other processes.
     fn next(&mut self, inbox: &mpsc::Receiver<Command>) -> Option<Command> {
         loop {
-            match inbox.recv_timeout(IDLE_TICK) {
+            let is_lull = !self.held_back.is_empty();
+            match inbox.recv_timeout(if is_lull { LULL } else { IDLE_TICK }) {
                 Ok(command) => return Some(command),
-                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.commit_held_back();
+                    return None;
+                }
+                Err(RecvTimeoutError::Timeout) if is_lull => self.commit_held_back(),
                 Err(RecvTimeoutError::Timeout) => {
                     self.part.round_done();
                     self.look_for_others();

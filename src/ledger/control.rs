@@ -1,14 +1,14 @@
 //! What a person changes: adding, cancelling and retrying jobs, with or without a worker alive.
 //!
-//! Each is one guarded transaction on a connection of its own. A running worker notices the commit and acts on it. What
+//! Each is one guarded transaction on a connection of its own. A running worker is told of the commit and acts on it. What
 //! people ask goes through `events`, which carries it out by the functions here.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::rows::{Ingested, Wanted};
-use super::{LedgerError, due, ingest, open, read};
+use super::{LedgerError, doorbell, due, ingest, open, read};
 use crate::clock::Millis;
 use crate::job::State;
 
@@ -18,6 +18,7 @@ type Result<T> = std::result::Result<T, LedgerError>;
 #[derive(Debug)]
 pub struct Control {
     pub(super) conn: Connection,
+    bell: PathBuf,
 }
 
 /// What cancelling a job did.
@@ -49,7 +50,7 @@ pub enum Retried {
 impl Control {
     /// Opens the ledger at `path`, creating it when there is none.
     pub fn open(path: &Path) -> Result<Self> {
-        Ok(Self { conn: open::read_write(path)? })
+        Ok(Self { conn: open::read_write(path)?, bell: doorbell::of(path) })
     }
 
     /// Records submissions durably; known ones are left as they are.
@@ -89,6 +90,7 @@ impl Control {
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let value = run(&tx)?;
         tx.commit()?;
+        doorbell::ring(&self.bell);
         Ok(value)
     }
 }

@@ -2,13 +2,71 @@
 
 use rusqlite::{Connection, params};
 
+use super::actor::Kind;
 use super::candidates::candidates;
 use super::rows::{Hold, Scope};
-use super::{LedgerError, read};
+use super::{Ledger, LedgerError, read};
 use crate::clock::Millis;
 use crate::job::{HoldKind, HoldReason};
 
 type Result<T> = std::result::Result<T, LedgerError>;
+
+impl Ledger {
+    /// Every hold in force.
+    pub async fn holds(&self) -> Result<Vec<Hold>> {
+        self.call(Kind::Quick, |conn, _| all(conn)).await
+    }
+
+    /// Begins a hold, or says something new about one.
+    pub async fn hold(&self, hold: Hold) -> Result<()> {
+        self.call(Kind::Wakes, move |conn, _| put(conn, &hold)).await
+    }
+
+    /// Ends a hold; `false` when there was none.
+    pub async fn lift(&self, kind: HoldKind, name: String, reason: HoldReason) -> Result<bool> {
+        self.call(Kind::Wakes, move |conn, _| lift(conn, kind, &name, reason)).await
+    }
+
+    /// The handlers that jobs of this ledger use.
+    pub async fn handlers_in_use(&self) -> Result<Vec<String>> {
+        self.call(Kind::Quick, |conn, _| handlers_in_use(conn)).await
+    }
+
+    /// Says which handler each source uses now, and which all others do.
+    pub async fn assign_handlers(&self, by_source: Vec<(String, String)>, default: String) -> Result<()> {
+        self.call(Kind::Wakes, move |conn, _| assign_handlers(conn, &by_source, &default)).await
+    }
+
+    /// Incidents that are open.
+    pub async fn open_incidents(&self) -> Result<Vec<OpenIncident>> {
+        self.call(Kind::Quick, |conn, _| open_incidents(conn)).await
+    }
+
+    /// Counts failures of a handler to its open incident, or opens one, and holds the handler if it shall be held;
+    /// `true` when the incident is new.
+    pub async fn fail_handler(&self, failure: Failure, hold: Option<Hold>) -> Result<bool> {
+        self.call(Kind::Wakes, move |conn, _| {
+            let is_new = fail(conn, &failure, Millis::now())?;
+            hold.iter().try_for_each(|hold| put(conn, hold))?;
+            Ok(is_new)
+        })
+        .await
+    }
+
+    /// Records a failure that is worth telling by itself: an incident that is over when it begins.
+    pub async fn tell_failure(&self, failure: Failure) -> Result<()> {
+        self.call(Kind::Durable, move |conn, _| tell(conn, &failure, Millis::now())).await
+    }
+
+    /// Closes the incident of a handler that works again and lets its jobs run; `false` when there was none.
+    pub async fn mend_handler(&self, handler: String) -> Result<bool> {
+        self.call(Kind::Wakes, move |conn, _| {
+            lift(conn, HoldKind::Handler, &handler, HoldReason::Failing)?;
+            mend(conn, &handler, Millis::now())
+        })
+        .await
+    }
+}
 
 /// Every hold in force.
 pub(super) fn all(conn: &Connection) -> Result<Vec<Hold>> {
@@ -71,8 +129,9 @@ pub(super) fn prospects(conn: &Connection, run_id: Option<&str>) -> Result<Prosp
     }
     let moving: bool = conn
         .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM job WHERE (due_at IS NOT NULL AND recurs IS NULL OR state = 'running')
-                 AND (?1 IS NULL OR run_id = ?1))",
+            "SELECT EXISTS (SELECT 1 FROM job WHERE due_at IS NOT NULL AND recurs IS NULL AND (?1 IS NULL OR run_id = ?1))
+                 OR EXISTS (SELECT 1 FROM attempt INDEXED BY attempt_live CROSS JOIN job ON job.seq = attempt.job
+                     WHERE attempt.outcome IS NULL AND (?1 IS NULL OR run_id = ?1))",
         )?
         .query_row([run_id], |row| row.get(0))?;
     let names = |kind: HoldKind| {

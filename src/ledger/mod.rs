@@ -11,6 +11,7 @@ mod audit;
 mod batch;
 mod candidates;
 mod control;
+pub mod doorbell;
 mod due;
 mod error;
 mod events;

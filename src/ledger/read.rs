@@ -81,6 +81,7 @@ impl Reader {
             let marks = vec!["?"; filter.states.len()].join(", ");
             sql += &format!(" AND state IN ({marks})");
             values.extend(filter.states.iter().map(|state| Value::from(state.as_str().to_owned())));
+            sql += few(&filter.states);
         }
         for (column, wanted) in [("source", &filter.source), ("run_id", &filter.run_id)] {
             if let Some(wanted) = wanted {
@@ -173,6 +174,19 @@ impl Reader {
     }
 }
 
+/// What else is true of jobs in these states, so that an index of the few that there are serves instead of a walk
+/// through all jobs.
+fn few(states: &[State]) -> &'static str {
+    let are_all = |few: &[State]| states.iter().all(|state| few.contains(state));
+    if are_all(&[State::Running]) {
+        " AND seq IN (SELECT job FROM attempt INDEXED BY attempt_live WHERE outcome IS NULL)"
+    } else if are_all(&[State::Failed, State::Rejected, State::Cancelled, State::Retrying]) {
+        " AND state IN ('failed', 'rejected', 'cancelled', 'retrying')"
+    } else {
+        ""
+    }
+}
+
 const JOB_COLUMNS: &str =
     "seq, job.id, source, title, state, attempts, max_attempts, priority, lane, handler, run_id, language,
      created_at, started_at, finished_at, due_at, wait, recurs, reworks, cancel_requested, output_dir, error_type, error,
@@ -229,8 +243,10 @@ where
 }
 
 pub(super) fn cancel_requests(conn: &Connection) -> Result<Vec<Seq>> {
-    let mut query =
-        conn.prepare_cached("SELECT seq FROM job WHERE state = 'running' AND cancel_requested")?;
+    let mut query = conn.prepare_cached(
+        "SELECT seq FROM attempt INDEXED BY attempt_live CROSS JOIN job ON job.seq = attempt.job
+             WHERE attempt.outcome IS NULL AND state = 'running' AND cancel_requested",
+    )?;
     let rows = query.query_map([], |row| row.get(0))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }

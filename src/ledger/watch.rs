@@ -90,9 +90,9 @@ impl Reader {
     pub fn running(&self) -> Result<Vec<RunningJob>> {
         let mut query = self.conn.prepare_cached(
             "SELECT job.id, number, title, source, handler, lane, concurrency_key, timeout_ms, claimed_at, holder_pid, again
-             FROM job JOIN class ON class.id = job.class
-                 JOIN attempt ON attempt.job = job.seq AND attempt.outcome IS NULL
-             WHERE job.state = 'running' ORDER BY job.seq",
+             FROM attempt INDEXED BY attempt_live CROSS JOIN job ON job.seq = attempt.job
+                 CROSS JOIN class ON class.id = job.class
+             WHERE attempt.outcome IS NULL AND job.state = 'running' ORDER BY job.seq",
         )?;
         let rows = query.query_map([], |row| {
             Ok(RunningJob {

@@ -241,8 +241,8 @@ impl Move {
 pub(super) fn live_attempts(conn: &Connection) -> Result<Vec<LiveAttempt>> {
     let sql = format!(
         "SELECT {CLAIMED_COLUMNS}, slot, holder_pid, holder_start, boot_id, cancel_requested
-         FROM {CLAIMED_TABLES} JOIN attempt ON attempt.job = job.seq
-         WHERE job.state = 'running' AND attempt.outcome IS NULL"
+         FROM attempt INDEXED BY attempt_live CROSS JOIN {CLAIMED_TABLES}
+         WHERE attempt.outcome IS NULL AND job.seq = attempt.job AND job.state = 'running'"
     );
     let mut query = conn.prepare(&sql)?;
     let rows = query.query_map([], |row| {

@@ -20,7 +20,7 @@ use crate::inbox::problem::Board;
 use crate::inbox::quarantine::Quarantine;
 use crate::job::ErrorType;
 use crate::ledger::{DeadLetter, FailedMark, Ledger, LedgerError, Reader};
-use crate::status::scribe::{FOR_OTHERS, PRIVATE, Scribe, publish};
+use crate::status::scribe::{FOR_OTHERS, News, PRIVATE, Scribe, publish};
 use crate::terminal;
 use crate::workdir::Workdir;
 
@@ -73,6 +73,7 @@ pub struct DeadLetters {
     own: Option<Fingerprint>,
     /// The file as it was looked at last.
     seen: Option<Fingerprint>,
+    news: News,
     mark: Option<FailedMark>,
     is_capped: bool,
 }
@@ -101,6 +102,7 @@ impl DeadLetters {
             memory: workdir.state().join("dead_letters.json"),
             quarantine: Quarantine::new(&workdir.quarantine()),
             workdir: workdir.clone(),
+            news: News::of(ledger.changed()),
             ledger,
             problems,
             runtime: Handle::current(),
@@ -245,12 +247,16 @@ impl Scribe for DeadLetters {
                 true
             }
         };
+        if !must_write && !self.news.any() {
+            return Ok(());
+        }
         let say = |err: LedgerError| terminal::error_line(&err);
         let reader = Reader::open(&self.workdir.ledger()).map_err(say)?;
         let mark = reader.failed_mark(self.mark.unwrap_or_default()).map_err(say)?;
         let is_due = must_write || self.mark.is_none_or(|before| before.differs(&mark));
         if !is_due || self.write(&reader)? {
             self.mark = Some(mark);
+            self.news.taken();
         }
         Ok(())
     }

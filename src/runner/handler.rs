@@ -43,6 +43,8 @@ const PASSED_ENV: &[&str] = &[
 ];
 /// Where programs are looked for when the worker itself has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// An entry of this size is read in microseconds.
+const SMALL_ENTRY_BYTES: usize = 64 << 10;
 /// The file a handler may leave its result in, inside the attempt's folder.
 pub const RESULT_NAME: &str = "result.json";
 /// The error of the attempt before, inside the job's folder.
@@ -143,6 +145,23 @@ impl Workshop {
             name => config.handlers.get(name).is_some_and(|handler| handler.gate.is_some()),
         };
         Terms { config, makes_new: name != MATERIALIZE, is_judged }
+    }
+
+    /// Whether the request for an attempt can be made in no time: a command of an exact name, an entry that is read at
+    /// once, and nothing to be written for it.
+    #[must_use]
+    pub fn has_all_at_hand(&self, claimed: &Claimed) -> bool {
+        let is_exact = |command: &[String]| command.first().is_some_and(|program| program.contains('/'));
+        claimed.entry.len() <= SMALL_ENTRY_BYTES
+            && claimed.last_error.is_none()
+            && claimed.errors.is_empty()
+            && match claimed.handler.as_str() {
+                MATERIALIZE => false,
+                OWN_COMMAND => own_command(&claimed.entry).is_some_and(|command| is_exact(&command)),
+                name => self.config().handlers.get(name).is_some_and(|handler| {
+                    handler.gate.is_none() && handler.generate.is_none() && is_exact(&handler.command)
+                }),
+            }
     }
 
     /// The request for an attempt. Writes what the handler is to read beside the entry; blocking only when there is any.

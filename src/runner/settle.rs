@@ -47,6 +47,15 @@ pub async fn wait_gone(process: &ProcessId) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether the holder has written how the attempt in this folder ended: its last act for it.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub async fn is_recorded(attempt_dir: PathBuf) -> io::Result<bool> {
+    let read = tokio::task::spawn_blocking(move || ExitRecord::read(&attempt_dir)).await;
+    Ok(read.map_err(io::Error::other)??.is_some())
+}
+
 /// How an attempt ended whose holder is gone. Ends what is left of it, for as long as that takes; `pending` is called
 /// when it takes long.
 pub async fn settle(remains: &Remains, mut pending: impl FnMut()) -> io::Result<Ending> {

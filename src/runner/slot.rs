@@ -4,6 +4,7 @@
 //! else until the whole process tree of its attempt is gone. Ends are recorded while the next attempt already starts;
 //! a crash in between is harmless, because the exit record is on disk and the next worker reads it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,9 @@ use crate::retry::failures::Failures;
 const NOTE_AFTER: Duration = Duration::from_millis(100);
 /// Before an adopted attempt is told to stop, and between two tellings.
 const STOP_PAUSE: Duration = Duration::from_millis(20);
+/// Ends of one slot that may be on their way into the ledger at once: they share its disk, and until they are there
+/// their jobs still count as running.
+const MOST_UNRECORDED: usize = 16;
 /// Between two tries to start a holder.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
@@ -66,8 +70,8 @@ pub struct Shared {
 pub struct Slot {
     index: u32,
     shared: Shared,
-    /// The end of the attempt before, on its way into the ledger.
-    recording: Option<JoinHandle<Result<bool, LedgerError>>>,
+    /// Ends of earlier attempts on their way into the ledger, oldest first.
+    recording: VecDeque<JoinHandle<Result<bool, LedgerError>>>,
 }
 
 /// How an attempt left its slot.
@@ -83,7 +87,7 @@ impl Slot {
     #[must_use]
     pub fn new(index: u32, shared: Shared) -> Self {
         shared.board.open(index);
-        Self { index, shared, recording: None }
+        Self { index, shared, recording: VecDeque::new() }
     }
 
     /// Waits for the end of an attempt of an earlier worker, if there is one, then runs jobs until told to close.
@@ -165,8 +169,12 @@ impl Slot {
     async fn execute(&mut self, link: &mut Link, claimed: Claimed) -> anyhow::Result<bool> {
         let mut stops = self.shared.board.begin(self.index, &claimed);
         let shop = self.shared.shop.clone();
-        let asked = claimed.clone();
-        let request = tokio::task::spawn_blocking(move || shop.request(&asked)).await?;
+        let request = if shop.has_all_at_hand(&claimed) {
+            shop.request(&claimed)
+        } else {
+            let asked = claimed.clone();
+            tokio::task::spawn_blocking(move || shop.request(&asked)).await?
+        };
         let mut asked_to_stop = None;
         let left = match request {
             Ok(request) => self.drive(link, &request, &claimed, &mut stops, &mut asked_to_stop).await,
@@ -288,20 +296,20 @@ impl Slot {
         self.finish(claimed, ending, asked_to_stop).await
     }
 
-    /// Gives the slot back and records the end; the record of the attempt before is awaited first.
+    /// Gives the slot back and records the end; so many ends on their way are enough.
     async fn finish(
         &mut self,
         claimed: Claimed,
         ending: Ending,
         stop: Option<StopReason>,
     ) -> anyhow::Result<()> {
-        self.recorded().await?;
+        self.recorded_but(MOST_UNRECORDED - 1).await?;
         let end = conclude(&self.shared.shop, &claimed, ending, stop).await?;
         self.shared.board.end(self.index, &claimed);
         log_end(self.index, &claimed, &end);
         let (seq, failed) = (claimed.seq, end.error_type.is_some() || end.hold.is_some());
         let (ledger, failures) = (self.shared.ledger.clone(), self.shared.failures.clone());
-        self.recording = Some(tokio::spawn(async move {
+        self.recording.push_back(tokio::spawn(async move {
             let ended = ledger.finish(end.clone()).await?;
             if ended {
                 failures.note(&claimed, &end).await?;
@@ -318,8 +326,14 @@ impl Slot {
     }
 
     async fn recorded(&mut self) -> anyhow::Result<()> {
-        if let Some(recording) = self.recording.take() {
-            recording.await?.context("cannot record the end of an attempt")?;
+        self.recorded_but(0).await
+    }
+
+    /// Waits until at most `few` ends are on their way; one that cannot be recorded is noticed as soon as that is known.
+    async fn recorded_but(&mut self, few: usize) -> anyhow::Result<()> {
+        while self.recording.len() > few || self.recording.front().is_some_and(JoinHandle::is_finished) {
+            let Some(oldest) = self.recording.pop_front() else { break };
+            oldest.await?.context("cannot record the end of an attempt")?;
         }
         Ok(())
     }

@@ -32,6 +32,36 @@ pub trait Scribe: Send + 'static {
     fn round(&mut self) -> Result<(), String>;
 }
 
+/// Whether the ledger has changed since a scribe last wrote down what stands in it; at first it has.
+#[derive(Debug)]
+pub struct News {
+    changed: watch::Receiver<u64>,
+    any: bool,
+}
+
+impl News {
+    /// Of the ledger that `changed` tells of.
+    #[must_use]
+    pub fn of(changed: watch::Receiver<u64>) -> Self {
+        Self { changed, any: true }
+    }
+
+    /// Whether there is any. What changes from now on is news after [`News::taken`] as well.
+    pub fn any(&mut self) -> bool {
+        // A ledger that is gone has said its last.
+        if self.changed.has_changed().unwrap_or(true) {
+            self.changed.mark_unchanged();
+            self.any = true;
+        }
+        self.any
+    }
+
+    /// All that [`News::any`] spoke of is written down.
+    pub fn taken(&mut self) {
+        self.any = false;
+    }
+}
+
 /// Runs `scribe` until `end` becomes true, and once more then.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::statvfs::statvfs;
+use tokio::sync::watch;
 
 use crate::clock::Millis;
 use crate::config::{Admission, Live};
@@ -32,6 +33,15 @@ pub(super) struct Watch {
     shop: Arc<Workshop>,
     workdir: Workdir,
     part: Part,
+    ready: watch::Receiver<u64>,
+    known: Option<Known>,
+}
+
+/// What the ledger says, as long as it does not change.
+#[derive(Clone)]
+struct Known {
+    held: Vec<Hold>,
+    handlers: Vec<String>,
 }
 
 impl Watch {
@@ -43,12 +53,13 @@ impl Watch {
         workdir: Workdir,
         part: Part,
     ) -> Result<Self, LedgerError> {
-        let watch = Self { ledger, settings, shop, workdir, part };
+        let ready = ledger.ready();
+        let mut watch = Self { ledger, settings, shop, workdir, part, ready, known: None };
         watch.look().await?;
         Ok(watch)
     }
 
-    pub(super) async fn run(self) -> anyhow::Result<()> {
+    pub(super) async fn run(mut self) -> anyhow::Result<()> {
         let mut settings = self.settings.clone();
         loop {
             tokio::select! {
@@ -59,13 +70,27 @@ impl Watch {
         }
     }
 
-    async fn look(&self) -> Result<(), LedgerError> {
+    /// New holds and new handlers come with a change that may make jobs ready.
+    async fn known(&mut self) -> Result<Known, LedgerError> {
+        if let Some(known) = &self.known
+            && !self.ready.has_changed().unwrap_or(true)
+        {
+            return Ok(known.clone());
+        }
+        self.ready.mark_unchanged();
         let ours = |hold: &Hold| {
             matches!(hold.reason, HoldReason::LowMemory | HoldReason::LowDisk | HoldReason::Missing)
         };
-        let held: Vec<Hold> = self.ledger.holds().await?.into_iter().filter(ours).collect();
+        let held = self.ledger.holds().await?.into_iter().filter(ours).collect();
+        let known = Known { held, handlers: self.ledger.handlers_in_use().await? };
+        self.known = Some(known.clone());
+        Ok(known)
+    }
+
+    async fn look(&mut self) -> Result<(), LedgerError> {
+        let Known { held, handlers } = self.known().await?;
         let config = self.settings.config();
-        let mut handlers: BTreeSet<String> = self.ledger.handlers_in_use().await?.into_iter().collect();
+        let mut handlers: BTreeSet<String> = handlers.into_iter().collect();
         handlers.extend(config.handlers_named().map(str::to_owned));
         let (limits, shop) = (config.admission.clone(), self.shop.clone());
         let (root, was_low) =

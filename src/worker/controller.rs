@@ -18,8 +18,8 @@ use crate::status::Part;
 use crate::terminal;
 use crate::workdir::Workdir;
 
-/// Between two looks for events when nothing wakes.
-const LOOK: Duration = Duration::from_millis(500);
+/// Between two looks for events when nothing wakes: a sign of life rather than a way to learn of them.
+const LOOK: Duration = Duration::from_secs(2);
 /// At least between two looks, however often the ledger wakes.
 const BREATH: Duration = Duration::from_millis(10);
 /// More slots than that are a mistake.

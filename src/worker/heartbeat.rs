@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::clock::{Millis, monotonic_ms};
 use crate::config::Live;
@@ -20,6 +21,8 @@ use crate::status::{HEARTBEAT, HoldStatus, Progress, StatusFile, StatusWriter, W
 const RATE_SPAN_MS: u64 = 30_000;
 /// How long the ledger may take to count before the last known counts are shown.
 const COUNT_LIMIT: Duration = Duration::from_millis(500);
+/// A count of what waits in lanes is followed by so many times as long without one.
+const LANES_SHARE: u32 = 100;
 /// Age of the oldest part at which the service manager's watchdog is no longer fed.
 const WATCHDOG_AGE: Duration = Duration::from_secs(60);
 /// How long a last write may take.
@@ -57,6 +60,8 @@ struct Memory {
     seq: u64,
     counts: Counts,
     slow: u64,
+    /// When the lanes are counted next.
+    lanes_due: Option<Instant>,
     holds: Vec<Hold>,
     ended: VecDeque<(u64, u64)>,
 }
@@ -106,12 +111,7 @@ impl Heartbeat {
         if let Ok(Ok(counts)) = tokio::time::timeout(COUNT_LIMIT, self.facts.ledger.counts()).await {
             memory.counts = counts;
         }
-        let lanes: Vec<String> = self.facts.settings.config().lanes.keys().cloned().collect();
-        if !lanes.is_empty()
-            && let Ok(Ok(slow)) = tokio::time::timeout(COUNT_LIMIT, self.facts.ledger.ready_in(lanes)).await
-        {
-            memory.slow = slow;
-        }
+        self.count_lanes(&mut memory).await;
         if let Ok(Ok(holds)) = tokio::time::timeout(COUNT_LIMIT, self.facts.ledger.holds()).await {
             memory.holds = holds;
         }
@@ -130,6 +130,21 @@ impl Heartbeat {
         if mood.state == WorkerState::Ready && age < WATCHDOG_AGE.as_secs_f64() {
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
         }
+    }
+}
+
+impl Heartbeat {
+    /// Counts what waits in lanes, which takes longer the more it is: the rarer then.
+    async fn count_lanes(&self, memory: &mut Memory) {
+        let lanes: Vec<String> = self.facts.settings.config().lanes.keys().cloned().collect();
+        if lanes.is_empty() || memory.lanes_due.is_some_and(|due| Instant::now() < due) {
+            return;
+        }
+        let begun = Instant::now();
+        if let Ok(Ok(slow)) = tokio::time::timeout(COUNT_LIMIT, self.facts.ledger.ready_in(lanes)).await {
+            memory.slow = slow;
+        }
+        memory.lanes_due = Some(Instant::now() + LANES_SHARE * begun.elapsed());
     }
 }
 

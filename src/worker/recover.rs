@@ -11,13 +11,15 @@ use crate::runner::settle::{self, Remains};
 use crate::runner::slot;
 use crate::runner::verdict::StopReason;
 
-/// Settles every attempt whose holder is gone and returns those whose holder lives.
+/// Settles every attempt that is over and returns the others: those whose holder lives and has written no record. A
+/// holder may be several attempts ahead of what was recorded.
 pub(super) async fn inherited(shop: &Arc<Workshop>, ledger: &Ledger) -> anyhow::Result<Vec<LiveAttempt>> {
     let mut alive = Vec::new();
     for live in ledger.live_attempts().await? {
         let holder = ProcessId::from(&live.holder);
         let holder_lives = holder.is_alive().context("cannot read /proc to see which attempts are live")?;
-        if holder_lives {
+        let is_over = !holder_lives || settle::is_recorded(shop.attempt_dir(&live.claimed)).await?;
+        if !is_over {
             alive.push(live);
         } else {
             settle_one(shop, ledger, live, holder).await?;

@@ -11,7 +11,7 @@ use crate::ledger::{Ledger, LedgerError};
 
 /// At least between two looks.
 const BREATH: Duration = Duration::from_millis(100);
-/// Between two looks when nothing has changed.
+/// Between two looks while a run is over and a source is not read.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Rounds of every source, or `None` while one of them has something unread or half-written.
@@ -33,13 +33,19 @@ pub(super) async fn follow(ledger: Ledger, sources: Vec<watch::Receiver<SourceVi
     let mut changed = ledger.changed();
     let mut quiet: HashMap<String, Vec<u64>> = HashMap::new();
     loop {
-        quiet = look(&ledger, &sources, quiet).await?;
+        changed.mark_unchanged();
+        let over = ledger.runs_over().await?;
+        let is_any_over = !over.is_empty();
+        quiet = look(&ledger, &sources, over, quiet).await?;
         tokio::time::sleep(BREATH).await;
         // A run that is about to end is looked at until it has.
         if quiet.is_empty() {
             tokio::select! {
-                _ = changed.changed() => {}
-                () = tokio::time::sleep(LOOK) => {}
+                news = changed.changed() => if news.is_err() {
+                    return Err(LedgerError::Closed.into());
+                },
+                // Sources that are not read at the moment tell nobody when they are.
+                () = tokio::time::sleep(LOOK), if is_any_over => {}
             }
         }
     }
@@ -49,10 +55,10 @@ pub(super) async fn follow(ledger: Ledger, sources: Vec<watch::Receiver<SourceVi
 async fn look(
     ledger: &Ledger,
     sources: &[watch::Receiver<SourceView>],
+    over: Vec<String>,
     mut quiet: HashMap<String, Vec<u64>>,
 ) -> Result<HashMap<String, Vec<u64>>, LedgerError> {
     let mut still = HashMap::new();
-    let over = ledger.runs_over().await?;
     let Some(rounds) = rounds_read(sources) else { return Ok(still) };
     for run in over {
         let since = quiet.remove(&run).unwrap_or_else(|| rounds.clone());

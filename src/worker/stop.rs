@@ -19,6 +19,9 @@ use crate::runner::verdict::StopReason;
 /// After KILL, how long the kernel may take to be rid of a tree before the worker ends without it.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
+/// Between two looks for an attempt that was to end before it had begun.
+const UNREACHED: Duration = Duration::from_millis(200);
+
 /// Why a worker stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
@@ -119,17 +122,19 @@ pub(super) async fn follow_cancel_requests(ledger: Ledger, board: Board) -> anyh
     let mut ready = ledger.ready();
     let mut asked: HashSet<Seq> = HashSet::new();
     loop {
+        ready.mark_unchanged();
         let requests: HashSet<Seq> = ledger.cancel_requests().await?.into_iter().collect();
         asked.retain(|seq| requests.contains(seq));
+        let count = requests.len();
         for seq in requests {
-            // An attempt that is claimed but not begun yet is reached at the next look.
             if !asked.contains(&seq) && board.stop(seq, StopReason::Cancelled) {
                 asked.insert(seq);
             }
         }
         tokio::select! {
             changed = ready.changed() => changed.context("the ledger has ended")?,
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            // An attempt that is claimed but not begun yet is reached at the next look.
+            () = tokio::time::sleep(UNREACHED), if asked.len() < count => {}
         }
     }
 }
