@@ -295,6 +295,18 @@ impl Submission {
     }
 }
 
+/// The number behind a word for a priority.
+#[must_use]
+pub fn priority_of(word: &str) -> Option<f64> {
+    match word.trim().to_lowercase().as_str() {
+        "low" => Some(-10.0),
+        "normal" => Some(0.0),
+        "high" => Some(10.0),
+        "urgent" => Some(20.0),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

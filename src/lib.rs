@@ -19,6 +19,8 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod duration;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gate;
 pub mod generate;
 pub mod inbox;

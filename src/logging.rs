@@ -3,6 +3,7 @@
 //! JSON lines, so that no text of an entry can forge a record; a file a day, appended, never truncated.
 
 mod daily;
+mod people;
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -14,6 +15,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use self::daily::Daily;
+use self::people::People;
+use crate::terminal::Style;
 
 /// Days of logs that are kept.
 const KEPT_FILES: usize = 30;
@@ -35,8 +38,9 @@ pub fn start(folder: &Path, name: &str) -> anyhow::Result<Guard> {
     // A full disk or a stalled log folder must not stop the worker, so lines are dropped rather than waited for.
     let (files, file_guard) = NonBlockingBuilder::default().buffered_lines_limit(FILE_LINES).finish(files);
     // The same holds for a terminal or pipe that nobody reads.
-    let (stderr, stderr_guard) =
-        NonBlockingBuilder::default().buffered_lines_limit(STDERR_LINES).finish(std::io::stderr());
+    let (stderr, stderr_guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(STDERR_LINES)
+        .finish(People::new(std::io::stderr(), Style::stderr()));
     let json = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
@@ -46,7 +50,7 @@ pub fn start(folder: &Path, name: &str) -> anyhow::Result<Guard> {
     let people = tracing_subscriber::fmt::layer()
         .compact()
         .with_target(false)
-        .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none())
+        .with_ansi(false)
         .with_writer(stderr)
         .with_filter(if terminal { LevelFilter::INFO } else { LevelFilter::ERROR });
     // A second start in one process (tests) keeps the first.

@@ -15,7 +15,7 @@ use crate::clock::Millis;
 use crate::inbox::open::{Fingerprint, open_regular};
 use crate::inbox::problem::{Board, Problem, ProblemKind};
 use crate::ledger::{DeadLetter, FailedMark, LedgerError, Reader};
-use crate::status::scribe::{News, Scribe, publish};
+use crate::status::scribe::{FOR_OTHERS, News, Scribe, publish};
 use crate::terminal;
 use crate::workdir::Workdir;
 
@@ -127,8 +127,8 @@ impl QueueReport {
         let mut text = serde_json::to_vec_pretty(&report).expect("plain data serialises");
         text.push(b'\n');
         let path = self.workdir.root().join(NAME);
-        let file =
-            publish(&path, &text).map_err(|err| format!("cannot write `{}`: {err}", path.display()))?;
+        let file = publish(&path, &text, FOR_OTHERS)
+            .map_err(|err| format!("cannot write `{}`: {err}", path.display()))?;
         self.own = Fingerprint::of_file(&file).ok();
         self.written = Some((items, left_out));
         Ok(())

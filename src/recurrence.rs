@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use cronexpr::{Crontab, FallbackTimezoneOption, ParseOptions, parse_crontab_with};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::Millis;
 use crate::duration::parse_duration;
@@ -139,7 +139,10 @@ impl Recurrence {
 impl fmt::Display for Recurrence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Every(span) => write!(f, "every {}", span.as_secs_f64()),
+            Self::Every(span) => match SignedDuration::try_from(*span) {
+                Ok(span) => write!(f, "every {span:#}"),
+                Err(_) => write!(f, "every {}", span.as_secs_f64()),
+            },
             Self::Cron(text) => write!(f, "cron {text}"),
         }
     }
@@ -188,6 +191,16 @@ mod tests {
             assert!(!err.is_empty() && !err.contains('\n'), "{bad}: {err}");
         }
         assert!(Recurrence::from_stored("hourly").is_err());
+    }
+
+    #[test]
+    fn a_distance_is_told_as_people_write_it() {
+        for (given, told) in [("3600", "every 1h"), ("90m", "every 1h 30m"), ("1.5", "every 1s 500ms")] {
+            let every = Recurrence::every(given).unwrap();
+            assert_eq!(every.to_string(), told);
+            assert_eq!(Recurrence::from_stored(told).unwrap(), every);
+        }
+        assert_eq!(Recurrence::from_stored("every 3600").unwrap(), Recurrence::every("1h").unwrap());
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct Scheduler {
     holds: Vec<Hold>,
     gates: Gates,
     window: Vec<Candidate>,
+    /// The window was filled to its limit, so that more may stand behind it.
+    is_cut: bool,
     /// The window may lack jobs that are ready.
     stale: bool,
     next_due: Option<Instant>,
@@ -66,6 +68,7 @@ impl Scheduler {
             holds: Vec::new(),
             gates: Gates::default(),
             window: Vec::new(),
+            is_cut: false,
             stale: true,
             next_due: None,
         }
@@ -162,6 +165,7 @@ impl Scheduler {
                     return Ok(());
                 };
                 self.window = self.ledger.candidates(scope, WINDOW).await?;
+                self.is_cut = self.window.len() >= WINDOW;
                 self.stale = false;
                 if self.window.is_empty() {
                     return Ok(());
@@ -169,8 +173,9 @@ impl Scheduler {
             }
             let picks = choose(&self.window, self.situation(), room);
             if picks.is_empty() {
-                // Everything in the window waits for a lane or key that filled up since it was fetched.
-                if self.window.len() < WINDOW {
+                // Everything in the window waits for a lane or key that filled up since it was fetched. What stands
+                // behind it may not; a window that is fetched now is without what is full, so this ends.
+                if !self.is_cut {
                     return Ok(());
                 }
                 self.window.clear();

@@ -67,7 +67,9 @@ impl Workdir {
             }
         }
         let logs = self.logs();
-        std::fs::create_dir_all(&logs).map_err(|source| WorkdirError::Create { path: logs, source })
+        // Others may read the logs, whatever the umask; they have no business in writing them.
+        let made = DirBuilder::new().recursive(true).mode(0o755).create(&logs);
+        made.map_err(|source| WorkdirError::Create { path: logs, source })
     }
 
     /// What makes the state folder unsafe to use, if it exists and something does.

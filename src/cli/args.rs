@@ -102,7 +102,10 @@ enum Command {
 /// The program: reads the arguments, runs the command, reports the error, returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match super::usage::parse::<Cli>() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     if let Command::Handle(args) = &cli.command {
         // Its exit code is the handler's word to the worker, not ours to a person.
         return handle::run(args);

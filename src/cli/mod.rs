@@ -34,6 +34,7 @@ mod show;
 mod slots;
 mod status;
 mod stop;
+pub mod usage;
 mod wait;
 mod when;
 mod why;

@@ -17,7 +17,7 @@ use super::{
     SourceKind, Webhook, WorkerConfig, default_sources,
 };
 use crate::duration::parse_duration;
-use crate::job::source;
+use crate::job::{priority_of, source};
 use crate::workdir::Workdir;
 
 #[derive(Deserialize, Default)]
@@ -97,8 +97,25 @@ struct RawRule {
     lane: Option<String>,
     handler: Option<String>,
     timeout: Option<Span>,
-    priority: Option<f64>,
+    priority: Option<Level>,
     max_retries: Option<u32>,
+}
+
+/// A priority, as a number or as a word.
+struct Level(f64);
+
+impl<'de> Deserialize<'de> for Level {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error as _;
+        let expected = "expected a number, or \"low\", \"normal\", \"high\" or \"urgent\"";
+        let level = match Scalar::deserialize(deserializer).map_err(|_| D::Error::custom(expected))? {
+            Scalar::Text(word) => priority_of(&word),
+            Scalar::Whole(number) => number.to_string().parse().ok(),
+            Scalar::Float(number) => Some(number),
+            Scalar::Truth(_) => None,
+        };
+        level.filter(|level| level.is_finite()).map(Self).ok_or_else(|| D::Error::custom(expected))
+    }
 }
 
 #[derive(Deserialize)]
@@ -231,7 +248,7 @@ impl RawRule {
                 lane: self.lane,
                 handler: self.handler,
                 timeout: self.timeout.map(|span| span.0),
-                priority: self.priority,
+                priority: self.priority.map(|level| level.0),
                 max_retries: self.max_retries,
             },
         })

@@ -6,7 +6,7 @@
 
 /// What an answer holds.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// The code.
     pub code: String,
     /// The first word behind the opening fence: the language, as a rule.
@@ -22,7 +22,7 @@ struct Fence<'a> {
 }
 
 /// Takes the code out of an answer.
-pub(super) fn parse(answer: &str) -> Answer {
+pub(crate) fn parse(answer: &str) -> Answer {
     let mut lines = answer.split_inclusive('\n');
     let Some(fence) = lines.by_ref().find_map(Fence::open) else {
         return Answer { code: answer.to_owned(), language: None };

@@ -4,9 +4,9 @@
 //! answer, `handler` runs the attempt in a process of its own and hands the code to `materialize`, which writes it, has
 //! it judged and publishes it. Never decides whether there is another attempt: that is `retry`'s.
 
-mod fence;
+pub(crate) mod fence;
 mod handler;
-mod prompt;
+pub(crate) mod prompt;
 
 pub use handler::main;
 pub use prompt::{TemplateError, check_template};

@@ -34,7 +34,7 @@ impl TemplateError {
 
 /// What a template can speak of.
 #[derive(Debug, Serialize)]
-pub(super) struct Context<'a> {
+pub(crate) struct Context<'a> {
     /// All fields of the entry.
     pub entry: &'a Map<String, Value>,
     /// Which attempt this is, of those that count.
@@ -101,7 +101,7 @@ fn environment<'a>() -> Environment<'a> {
     environment
 }
 
-fn render_text(name: &str, source: &str, context: &Context) -> Result<String, TemplateError> {
+pub(crate) fn render_text(name: &str, source: &str, context: &Context) -> Result<String, TemplateError> {
     let environment = environment();
     let failed = |error| failed(name, &error);
     let template = environment.template_from_str(source).map_err(failed)?;

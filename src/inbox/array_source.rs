@@ -200,7 +200,9 @@ impl ArraySource {
     fn look(&mut self, now: Instant) -> Result<(), LedgerError> {
         let at_rest = now.duration_since(self.face.since) >= AT_REST;
         let looker = Looker { path: &self.path, last: &self.view, quiet: at_rest, doing: &self.doing };
-        match looker.look() {
+        let sight = looker.look();
+        self.tidy.seen(matches!(sight, Sight::Missing));
+        match sight {
             Sight::Missing => {
                 self.next_look = now + FULL_READ;
                 self.state = FileState::Missing;
@@ -369,12 +371,6 @@ impl ArraySource {
 }
 
 impl Source for ArraySource {
-    fn glance(&mut self) -> bool {
-        self.doing.step("stat");
-        let print = std::fs::symlink_metadata(&self.path).ok().map(|meta| Fingerprint::of(&meta));
-        print != self.face.print && Instant::now() >= self.earliest_look
-    }
-
     fn round(&mut self) -> Result<Round, LedgerError> {
         let now = Instant::now();
         let work = |source: &mut Self| -> Result<(), LedgerError> {

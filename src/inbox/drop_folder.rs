@@ -418,12 +418,6 @@ impl DropFolder {
 }
 
 impl Source for DropFolder {
-    fn glance(&mut self) -> bool {
-        self.doing.step("stat");
-        let face = std::fs::metadata(&self.moves.folder).ok().map(|meta| Fingerprint::of(&meta));
-        face != self.face
-    }
-
     fn round(&mut self) -> Result<Round, LedgerError> {
         let now = Instant::now();
         match self.work(now) {

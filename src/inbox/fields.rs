@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::clock::Millis;
 use crate::duration::parse_duration;
+use crate::job::priority_of;
 use crate::recurrence::{CatchUp, Recurrence};
 use crate::terminal;
 
@@ -107,13 +108,7 @@ pub(super) fn priority(fields: &Fields) -> Read<f64> {
     let Some(found) = present(fields, "priority") else { return Ok(None) };
     let value = match found {
         Value::Number(number) => number.as_f64(),
-        Value::String(word) => match word.trim().to_lowercase().as_str() {
-            "low" => Some(-10.0),
-            "normal" => Some(0.0),
-            "high" => Some(10.0),
-            "urgent" => Some(20.0),
-            _ => None,
-        },
+        Value::String(word) => priority_of(word),
         _ => None,
     };
     match value.filter(|value| value.is_finite()) {

@@ -12,7 +12,7 @@ use crate::job::{Seq, State, Submission};
 use crate::ledger::{Ingested, Ledger, LedgerError, Rescued, Wanted};
 
 /// Entries in one transaction.
-pub const BATCH_ENTRIES: usize = 256;
+pub const BATCH_ENTRIES: usize = 1024;
 /// Bytes of entries in one transaction, give or take one entry.
 pub const BATCH_BYTES: usize = 4 << 20;
 

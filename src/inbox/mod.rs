@@ -10,6 +10,7 @@ pub mod array;
 pub mod array_source;
 pub mod canonical;
 pub mod drop_folder;
+pub mod exposure;
 mod fields;
 pub mod intake;
 mod judge;

@@ -1,18 +1,14 @@
 //! The loop around a source: one blocking round at a time, off the runtime threads, with a deadline.
 //!
 //! Owns the rhythm, the part of the status file and the published [`SourceView`]. At most one blocking call is in
-//! flight per source: the source moves into it, turns there until the worker stops, and publishes each round from
-//! there, so that a round that finds nothing costs one wake-up and no runtime thread. When a round makes no progress
-//! for two seconds (a dead mount, a stalled open) the loop goes on turning and says so, and takes the late result when
-//! it comes.
+//! flight per source: the source moves into it and comes back with it. When a round makes no progress for two seconds
+//! (a dead mount, a stalled open) the loop goes on turning and says so, and takes the late result when it comes.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::source::{Doing, Round, Source, SourceView};
@@ -30,7 +26,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(1);
 pub struct Shell {
     /// Name of the source, for logs.
     pub name: String,
-    /// Between the starts of two rounds, unless a glance at half-time sees something new.
+    /// Between the starts of two rounds.
     pub interval: Duration,
     /// The source's part of the status file.
     pub part: Part,
@@ -40,49 +36,43 @@ pub struct Shell {
     pub stop: watch::Receiver<bool>,
 }
 
-/// Between two looks at whether a round takes long.
-const LOOK: Duration = Duration::from_millis(250);
+type Finished<S> = (S, Result<Round, LedgerError>);
 
 /// Polls until told to stop. An error means that the worker must end: the ledger is gone, or a round panicked.
 pub async fn run<S: Source>(source: S, shell: Shell) -> anyhow::Result<()> {
-    let mut looks = tokio::time::interval(LOOK);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = tokio::time::interval(shell.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut stop = shell.stop.clone();
     let doing = source.doing();
-    let pulse = Arc::new(Pulse::default());
-    // Dropped at the end, also when this future is: then the rounds end as well.
-    let (alive, ended) = mpsc::channel();
-    let shell = Arc::new(shell);
-    let (turning, rounds) = (shell.clone(), pulse.clone());
-    let mut flight = tokio::task::spawn_blocking(move || turning.turn(source, &rounds, &ended));
+    let mut idle = Some(source);
+    let mut flight: Option<JoinHandle<Finished<S>>> = None;
     let mut watchdog = Watchdog::new(&doing);
-    let mut last = 0;
     loop {
         tokio::select! {
             biased;
             () = stopped(&mut stop) => break,
-            turned = &mut flight => return turned.context("a round of a source panicked")?,
-            _ = looks.tick() => {
-                let now = pulse.now();
-                if !Pulse::is_round(now) {
-                    watchdog.rest();
-                } else if now == last {
-                    shell.goes_on(watchdog.look(&doing), &doing);
-                } else {
+            done = land(&mut flight), if flight.is_some() => {
+                flight = None;
+                idle = Some(shell.took(done?)?);
+                watchdog.rest();
+            }
+            _ = ticks.tick() => {
+                if let Some(mut source) = idle.take() {
                     watchdog.start(&doing);
+                    flight = Some(tokio::task::spawn_blocking(move || {
+                        let round = source.round();
+                        (source, round)
+                    }));
+                } else {
+                    shell.goes_on(watchdog.look(&doing), &doing);
                 }
-                last = now;
             }
         }
     }
-    drop(alive);
-    match tokio::time::timeout(STOP_PATIENCE, flight).await {
-        Ok(turned) => turned.context("a round of a source panicked")?,
-        Err(_) => {
-            tracing::warn!(source = shell.name, step = doing.name(), "stopping while a round is stalled");
-            Ok(())
-        }
+    if flight.is_some() && tokio::time::timeout(STOP_PATIENCE, land(&mut flight)).await.is_err() {
+        tracing::warn!(source = shell.name, step = doing.name(), "stopping while a round is stalled");
     }
+    Ok(())
 }
 
 /// Until the worker stops; a worker that is gone has stopped.
@@ -90,56 +80,17 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|&stop| stop).await;
 }
 
-/// Odd while a round is in flight; every round has its own number.
-#[derive(Debug, Default)]
-struct Pulse(AtomicU64);
-
-impl Pulse {
-    fn beat(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn now(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn is_round(beat: u64) -> bool {
-        beat % 2 == 1
+/// The end of the round in flight. Cancel safe: the handle stays where it is.
+async fn land<S>(flight: &mut Option<JoinHandle<Finished<S>>>) -> anyhow::Result<Finished<S>> {
+    match flight {
+        Some(handle) => handle.await.context("a round of a source panicked"),
+        None => std::future::pending().await,
     }
 }
 
 impl Shell {
-    /// Rounds, one after the other, until the worker stops or nobody waits any more. Blocks.
-    fn turn<S: Source>(
-        &self,
-        mut source: S,
-        pulse: &Pulse,
-        alive: &mpsc::Receiver<()>,
-    ) -> anyhow::Result<()> {
-        while !*self.stop.borrow() {
-            let begun = std::time::Instant::now();
-            pulse.beat();
-            let round = source.round();
-            pulse.beat();
-            self.took(round)?;
-            let pause = self.interval.checked_sub(begun.elapsed()).unwrap_or(self.interval);
-            for half in [true, false] {
-                if alive.recv_timeout(pause / 2) != Err(mpsc::RecvTimeoutError::Timeout) {
-                    return Ok(());
-                }
-                pulse.beat();
-                let is_new = half && source.glance();
-                pulse.beat();
-                if is_new {
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Publishes what a round found.
-    fn took(&self, round: Result<Round, LedgerError>) -> anyhow::Result<()> {
+    /// Publishes what a round found and gives the source back.
+    fn took<S>(&self, (source, round): Finished<S>) -> anyhow::Result<S> {
         let round = round.with_context(|| format!("source `{}`", self.name))?;
         match &round.degraded {
             Some(reason) => self.part.degraded(reason.clone()),
@@ -154,7 +105,7 @@ impl Shell {
             view.rounds += 1;
             changed
         });
-        Ok(())
+        Ok(source)
     }
 
     /// A round that takes long has been looked at.

@@ -16,11 +16,6 @@ pub trait Source: Send + 'static {
     /// Anything wrong with the input is part of [`Round`]; an error means that the ledger cannot be used any more.
     fn round(&mut self) -> Result<Round, LedgerError>;
 
-    /// Whether the input looks different from what the last round saw: one `stat`, between two rounds.
-    fn glance(&mut self) -> bool {
-        false
-    }
-
     /// Names the step this source is in. Every call gives the same one.
     fn doing(&self) -> Doing;
 }

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use super::array_source::{ArrayParts, ArraySource};
 use super::canonical;
 use super::drop_folder::DropFolder;
+use super::exposure::exposure;
 use super::intake::Intake;
 use super::look::MAX_FILE_BYTES;
 use super::poller::{Shell, run};
@@ -50,6 +51,16 @@ pub fn spawn(
 ) -> Vec<watch::Receiver<SourceView>> {
     let mut views = Vec::new();
     let config = ctx.settings.config();
+    let exposed: Vec<_> =
+        config.sources.clone().into_iter().filter(|(_, source)| source.allow_commands).collect();
+    // Asked once and waited for by nobody: one that does not answer costs a thread, as everywhere. A diagnosis asks again.
+    Handle::current().spawn_blocking(move || {
+        for (name, source) in exposed {
+            if let Some(what) = exposure(&source) {
+                tracing::warn!(source = name, what, "others may have commands run");
+            }
+        }
+    });
     for (name, source) in &config.sources {
         let unread = SourceView { name: name.clone(), ..SourceView::default() };
         let (view, receiver) = watch::channel(unread);

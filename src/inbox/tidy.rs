@@ -102,6 +102,11 @@ impl Tidy {
         self.delay = RETRY.0;
     }
 
+    /// Whether the file is missing, as its reader has just found.
+    pub fn seen(&mut self, is_missing: bool) {
+        self.pruner.seen(is_missing);
+    }
+
     /// The ledger may have entries that shall stand in the file and do not yet.
     pub fn expect(&mut self) {
         self.pruner.expect();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::rows::{Ingested, Wanted};
-use super::{LedgerError, doorbell, ingest, open, read};
+use super::{LedgerError, doorbell, due, ingest, open, read};
 use crate::clock::Millis;
 use crate::job::State;
 
@@ -39,6 +39,8 @@ pub enum Cancelled {
 pub enum Retried {
     /// It is queued again, with a full set of attempts.
     Queued,
+    /// It waited for its next attempt, which may start now.
+    Due,
     /// It is in this state, in which there is nothing to retry.
     NotNow(State),
     /// There is no such job.
@@ -66,7 +68,7 @@ impl Control {
 
     /// Puts a failed or cancelled job back into the queue, with as many attempts as it had at first.
     pub fn retry(&mut self, id: &str) -> Result<Retried> {
-        self.transaction(|conn| retry(conn, id))
+        self.transaction(|conn| retry(conn, id, Millis::now()))
     }
 
     /// Ids of every job of a run that is not over.
@@ -114,9 +116,13 @@ pub(super) fn cancel(conn: &Connection, id: &str, now: Millis) -> Result<Cancell
     }
 }
 
-/// Puts a failed or cancelled job back into the queue, with as many attempts as it had at first.
-pub(super) fn retry(conn: &Connection, id: &str) -> Result<Retried> {
+/// Puts a failed or cancelled job back into the queue, with as many attempts as it had at first; a recurring one goes on
+/// with the next time of its rhythm, and one that waits for its next attempt waits no longer.
+pub(super) fn retry(conn: &Connection, id: &str, now: Millis) -> Result<Retried> {
     let Some(state) = state_of(conn, id)? else { return Ok(Retried::Unknown) };
+    if due::hasten(conn, id)? {
+        return Ok(Retried::Due);
+    }
     if !matches!(state, State::Failed | State::Cancelled) {
         return Ok(Retried::NotNow(state));
     }
@@ -126,6 +132,7 @@ pub(super) fn retry(conn: &Connection, id: &str) -> Result<Retried> {
          WHERE id = ?1 AND state IN ('failed', 'cancelled')",
     )?
     .execute([id])?;
+    due::resume(conn, id, now)?;
     Ok(Retried::Queued)
 }
 

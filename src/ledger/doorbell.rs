@@ -82,7 +82,7 @@ mod tests {
         let bell = dir.path().join("doorbell");
         ring(&bell);
         assert!(!bell.exists());
-        std::fs::File::create_new(&bell).unwrap().write_all(b"mine").unwrap();
+        std::fs::File::create(&bell).unwrap().write_all(b"mine").unwrap();
         ring(&bell);
         assert_eq!(std::fs::read(&bell).unwrap(), b"mine");
         std::fs::remove_file(&bell).unwrap();

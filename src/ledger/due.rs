@@ -28,6 +28,31 @@ pub(super) fn release(conn: &Connection, now: Millis) -> Result<Option<Millis>> 
     Ok(next.map(Millis))
 }
 
+/// Ends a wait for the next attempt, by back-off or asked for by the handler; `false` when there is none.
+pub(super) fn hasten(conn: &Connection, id: &str) -> Result<bool> {
+    let due = conn
+        .prepare_cached(
+            "UPDATE job SET state = 'queued', due_at = NULL, wait = NULL WHERE id = ?1 AND wait IN ('retry', 'parked')",
+        )?
+        .execute([id])?;
+    Ok(due > 0)
+}
+
+/// Has a recurring job that was ended go on with the next time of its rhythm; another is left as it is.
+pub(super) fn resume(conn: &Connection, id: &str, now: Millis) -> Result<()> {
+    let recurs: Option<String> =
+        conn.prepare_cached("SELECT recurs FROM job WHERE id = ?1")?.query_row([id], |row| row.get(0))?;
+    let next = recurs.and_then(|recurs| Recurrence::from_stored(&recurs).ok()?.first_after(now));
+    if let Some(next) = next {
+        conn.prepare_cached("UPDATE job SET due_at = ?2, wait = ?3 WHERE id = ?1")?.execute(params![
+            id,
+            next.0,
+            Wait::Recurs.as_str()
+        ])?;
+    }
+    Ok(())
+}
+
 /// A recurring job whose time has come.
 struct Recurring {
     seq: Seq,

@@ -121,7 +121,7 @@ fn attempt(conn: &Connection, order: &Order, now: Millis) -> Result<Effect> {
 fn carry_out(conn: &Connection, order: &Order, now: Millis) -> Result<Effect> {
     Ok(match order {
         Order::Cancel(id) => control::cancel(conn, id, now)?.into(),
-        Order::Retry(id) => control::retry(conn, id)?.into(),
+        Order::Retry(id) => control::retry(conn, id, now)?.into(),
         Order::Pause(target) => pause(conn, target, now)?,
         Order::Resume(target) => resume(conn, target)?,
         Order::Drain | Order::SetSlots(_) | Order::Reload => {
@@ -148,7 +148,13 @@ fn pause(conn: &Connection, target: &Target, now: Millis) -> Result<Effect> {
 
 fn resume(conn: &Connection, target: &Target) -> Result<Effect> {
     let lifted = holds::lift(conn, target.kind, &target.name, HoldReason::Paused)?;
-    Ok(Effect::done(if lifted { "resumed" } else { "was not paused" }))
+    // Time that a handler asked for: whoever resumes it knows that it is ready before.
+    let waited = holds::lift(conn, target.kind, &target.name, HoldReason::Parked)?;
+    Ok(Effect::done(match (lifted, waited) {
+        (true, _) => "resumed",
+        (false, true) => "resumed; it had asked for time",
+        (false, false) => "was not paused",
+    }))
 }
 
 fn is_paused(conn: &Connection, target: &Target) -> Result<bool> {

@@ -34,6 +34,8 @@ pub struct Needed {
     pub id: String,
     /// Where it stands; `None` while nobody knows such a job.
     pub state: Option<State>,
+    /// Whether it recurs, and so is never completed itself.
+    pub recurs: bool,
 }
 
 /// The jobs that stand before one, and the line as a whole.
@@ -93,11 +95,12 @@ impl Reader {
     /// The dependencies of a job that are not met.
     pub fn needed(&self, seq: Seq) -> Result<Vec<Needed>> {
         let mut query = self.conn.prepare_cached(
-            "SELECT needs, state FROM dependency LEFT JOIN job ON job.id = dependency.needs
+            "SELECT needs, state, recurs IS NOT NULL FROM dependency LEFT JOIN job ON job.id = dependency.needs
              WHERE dependency.job = ?1 AND met = 0 ORDER BY needs",
         )?;
-        let rows = query
-            .query_map([seq], |row| Ok(Needed { id: row.get(0)?, state: read::optional_word(row, 1)? }))?;
+        let rows = query.query_map([seq], |row| {
+            Ok(Needed { id: row.get(0)?, state: read::optional_word(row, 1)?, recurs: row.get(2)? })
+        })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 

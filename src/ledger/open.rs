@@ -2,9 +2,12 @@
 //!
 //! Migrations run in one transaction each, so a kill leaves the old version or the new one and nothing between.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, mknod};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::LedgerError;
@@ -15,6 +18,9 @@ pub const SCHEMA_VERSION: i64 = 1;
 /// The step from version `i` to `i + 1` is the script at index `i`.
 const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
 
+/// Mode of the ledger's files.
+const PRIVATE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
+
 /// Longest wait for another process's transaction before the caller is told to try again.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -24,6 +30,7 @@ pub(super) fn read_write(path: &Path) -> Result<Connection, LedgerError> {
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    keep_private(path);
     let mut conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
     let setup = |conn: &mut Connection| -> Result<(), LedgerError> {
@@ -37,6 +44,22 @@ pub(super) fn read_write(path: &Path) -> Result<Connection, LedgerError> {
     };
     setup(&mut conn).map_err(|err| name_damage(err, path))?;
     Ok(conn)
+}
+
+/// Sees to it that the owner alone can read what the ledger's files hold, whatever the umask; SQLite gives the files
+/// beside it the mode of the ledger. By name alone: a descriptor of ours would drop SQLite's locks when it is closed. The
+/// folder is private anyway, so a file whose mode cannot be set is none of our worries.
+fn keep_private(path: &Path) {
+    // An empty file is what SQLite makes a new ledger of; one that is there is left alone.
+    let _ = mknod(path, SFlag::S_IFREG, PRIVATE, 0);
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let is_open = |meta: std::fs::Metadata| meta.is_file() && meta.mode() & 0o077 != 0;
+        if Path::new(&name).symlink_metadata().is_ok_and(is_open) {
+            let _ = fchmodat(AT_FDCWD, name.as_os_str(), PRIVATE, FchmodatFlags::FollowSymlink);
+        }
+    }
 }
 
 /// Opens an existing ledger for reading only.

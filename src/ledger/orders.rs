@@ -162,6 +162,7 @@ impl From<Retried> for Effect {
     fn from(retried: Retried) -> Self {
         match retried {
             Retried::Queued => Self::of_job(true, State::Queued, "queued again"),
+            Retried::Due => Self::of_job(true, State::Queued, "waits no longer for its next attempt"),
             Retried::NotNow(State::Rejected) => {
                 let mend = "not retried: it was rejected; mend the entry in its file";
                 Self::of_job(false, State::Rejected, mend)

@@ -72,7 +72,10 @@ struct Cli {
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match crate::cli::usage::parse::<Cli>() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     let scene = match scene(&cli) {
         Ok(scene) => scene,
         Err(err) => return fail(&err, USAGE),

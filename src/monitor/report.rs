@@ -188,7 +188,8 @@ impl Report {
     /// For people: one line per finding, then the complaints with what to do, or [`HEALTHY`].
     #[must_use]
     pub fn to_text(&self) -> String {
-        let mut text = format!("stallproof health of {} at {}\n\n", self.dir.display(), self.at);
+        let dir = self.dir.to_string_lossy();
+        let mut text = format!("stallproof health of {} at {}\n\n", escape(&dir), self.at);
         for finding in &self.findings {
             let _ =
                 writeln!(text, "{} {:<14} {}", finding.level.mark(), finding.check, escape(&finding.summary));
@@ -250,7 +251,7 @@ mod tests {
             level => Finding::bad(("queue", *level), "a title \u{1b}[31m", "look\nat it", Remedy::ByHand),
         };
         Report {
-            dir: "/d".into(),
+            dir: "/d\u{1b}[8m".into(),
             at: Millis(0),
             worker: Some((7, "ready".to_owned())),
             monitor: None,

@@ -20,7 +20,7 @@ use crate::inbox::problem::Board;
 use crate::inbox::quarantine::Quarantine;
 use crate::job::ErrorType;
 use crate::ledger::{DeadLetter, FailedMark, Ledger, LedgerError, Reader};
-use crate::status::scribe::{News, Scribe, publish};
+use crate::status::scribe::{FOR_OTHERS, News, PRIVATE, Scribe, publish};
 use crate::terminal;
 use crate::workdir::Workdir;
 
@@ -197,7 +197,7 @@ impl DeadLetters {
         if now != self.seen {
             return Ok(false);
         }
-        let file = publish(&self.path, &text).map_err(|err| cannot("write", &self.path, &err))?;
+        let file = publish(&self.path, &text, FOR_OTHERS).map_err(|err| cannot("write", &self.path, &err))?;
         self.own = Fingerprint::of_file(&file).ok();
         self.remember(Written {
             letters: letters.into_iter().map(|letter| (letter.id.0, letter.last_attempt)).collect(),
@@ -209,7 +209,7 @@ impl DeadLetters {
     fn remember(&mut self, written: Written) -> Result<(), String> {
         if self.written.as_ref() != Some(&written) {
             let text = serde_json::to_vec(&written).expect("a map of strings serialises");
-            publish(&self.memory, &text).map_err(|err| cannot("write", &self.memory, &err))?;
+            publish(&self.memory, &text, PRIVATE).map_err(|err| cannot("write", &self.memory, &err))?;
             self.written = Some(written);
         }
         Ok(())

@@ -4,9 +4,9 @@
 //! inherited, so that a secret of the worker's own environment does not reach a job by accident.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::OpenOptions;
+use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -43,6 +43,8 @@ const PASSED_ENV: &[&str] = &[
 ];
 /// Where programs are looked for when the worker itself has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// An entry of this size is read in microseconds.
+const SMALL_ENTRY_BYTES: usize = 64 << 10;
 /// The file a handler may leave its result in, inside the attempt's folder.
 pub const RESULT_NAME: &str = "result.json";
 /// The error of the attempt before, inside the job's folder.
@@ -145,12 +147,13 @@ impl Workshop {
         Terms { config, makes_new: name != MATERIALIZE, is_judged }
     }
 
-    /// Whether the request for an attempt can be made without a touch of the disk: a command of an exact name, and
-    /// nothing to be written for it.
+    /// Whether the request for an attempt can be made in no time: a command of an exact name, an entry that is read at
+    /// once, and nothing to be written for it.
     #[must_use]
     pub fn has_all_at_hand(&self, claimed: &Claimed) -> bool {
         let is_exact = |command: &[String]| command.first().is_some_and(|program| program.contains('/'));
-        claimed.last_error.is_none()
+        claimed.entry.len() <= SMALL_ENTRY_BYTES
+            && claimed.last_error.is_none()
             && claimed.errors.is_empty()
             && match claimed.handler.as_str() {
                 MATERIALIZE => false,
@@ -298,7 +301,7 @@ impl Workshop {
         for (variable, name, bytes) in files {
             let path = folder.join(name);
             let written = bytes.map_err(io::Error::other).and_then(|bytes| {
-                std::fs::create_dir_all(&folder)?;
+                DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
                 publish(&path, &bytes)
             });
             written.map_err(|source| HandlerError::Folder { path: path.clone(), source })?;

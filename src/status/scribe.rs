@@ -109,18 +109,23 @@ pub async fn run<S: Scribe>(mut scribe: S, part: Part, mut end: watch::Receiver<
     }
 }
 
-/// Replaces `path` by these bytes, as a whole; the open file, which is what the name led to at that moment.
+/// Mode of a file that others read.
+pub const FOR_OTHERS: u32 = 0o644;
+/// Mode of a file of ours alone.
+pub const PRIVATE: u32 = 0o600;
+
+/// Replaces `path` by these bytes, as a whole, with this mode as far as the umask allows; the open file, which is what the name led to at that moment.
 ///
 /// # Errors
 /// What the file system said; the old file stands then.
-pub fn publish(path: &Path, bytes: &[u8]) -> io::Result<File> {
+pub fn publish(path: &Path, bytes: &[u8], mode: u32) -> io::Result<File> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.new"));
     // A left-over of a killed worker: the directory's lock is ours, so nobody else writes it.
     let _ = std::fs::remove_file(&temporary);
     let flags = nix::libc::O_NOFOLLOW;
     let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o644).custom_flags(flags).open(&temporary)?;
+        OpenOptions::new().write(true).create_new(true).mode(mode).custom_flags(flags).open(&temporary)?;
     let written = file.write_all(bytes).and_then(|()| file.sync_data());
     match written.and_then(|()| std::fs::rename(&temporary, path)) {
         Ok(()) => Ok(file),
@@ -167,11 +172,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.json");
         for text in ["one", "two"] {
-            publish(&path, text.as_bytes()).unwrap();
+            publish(&path, text.as_bytes(), FOR_OTHERS).unwrap();
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         }
         std::fs::create_dir(dir.path().join("b.json")).unwrap();
-        assert!(publish(&dir.path().join("b.json"), b"x").is_err());
+        assert!(publish(&dir.path().join("b.json"), b"x", FOR_OTHERS).is_err());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 }

@@ -186,3 +186,18 @@ fn missing(shop: &Workshop, handler: &str) -> Option<Hold> {
     let why = shop.what_is_missing(handler)?;
     Some(hold(HoldKind::Handler, handler, HoldReason::Missing, why))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts_go_on_only_a_quarter_above_the_limit() {
+        // What is free changes by a little while this runs; a tenth is more.
+        let limits = Admission { min_free_memory: available_memory().unwrap() / 10 * 9, min_free_disk: None };
+        assert!(low_memory(&limits, false).is_none(), "above the limit");
+        assert!(low_memory(&limits, true).is_some(), "above the limit, but not by a quarter");
+        let limits = Admission { min_free_memory: limits.min_free_memory / 2, ..limits };
+        assert!(low_memory(&limits, true).is_none(), "well above the limit");
+    }
+}

@@ -17,7 +17,10 @@ mod queue_files;
 mod report;
 mod rework;
 mod runs;
+mod security;
 mod selftest;
+mod settings;
+mod waiting;
 mod why;
 mod worker;
 

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::{Problem, source_of};
 use crate::cli::entries::{Entries, EntryText};
-use crate::config::{Config, SourceKind};
+use crate::config::{Config, Source, SourceKind};
 use crate::inbox::drop_folder::is_wanted;
+use crate::inbox::exposure::exposure;
 use crate::inbox::open::{OpenError, open_regular};
 use crate::inbox::parse::{ParseContext, Place, parse_entry};
 use crate::job::{ContentHash, Submission};
@@ -54,6 +55,7 @@ impl<'a> QueueCheck<'a> {
     pub(super) fn all_sources(&mut self) {
         let config = self.config;
         for (name, source) in &config.sources {
+            self.access(source);
             let paths = match source.kind {
                 SourceKind::Array => vec![source.path.clone()],
                 SourceKind::Directory => self.folder(&source.path),
@@ -76,6 +78,9 @@ impl<'a> QueueCheck<'a> {
     /// A file that was named: as its source sees it, or as a drop file when it belongs to none.
     pub(super) fn file(&mut self, path: &Path) {
         let source = source_of(self.config, path);
+        if let Some((_, source)) = source {
+            self.access(source);
+        }
         let file = File {
             path,
             shown: path.to_string_lossy().into_owned(),
@@ -105,6 +110,14 @@ impl<'a> QueueCheck<'a> {
         paths
     }
 
+    /// Who else may have commands run through a source.
+    fn access(&mut self, source: &Source) {
+        if let Some(what) = exposure(source) {
+            let advice = "take that away (chmod go-w), or set `allow_commands = false` for the source";
+            self.problems.push(Problem { file: self.shown(&source.path), ..Problem::told(&what, advice) });
+        }
+    }
+
     fn shown(&self, path: &Path) -> String {
         path.strip_prefix(self.root).unwrap_or(path).to_string_lossy().into_owned()
     }
@@ -113,7 +126,8 @@ impl<'a> QueueCheck<'a> {
         self.files += 1;
         let bytes = match read(file.path) {
             Ok((bytes, others_write)) => {
-                if others_write {
+                // Where entries may carry commands, `access` has said it of an array already.
+                if others_write && !(file.allow_commands && file.must_be_array) {
                     let what = "everybody may write to it, and so add jobs";
                     self.note(file, Problem::told(what, "take that away: chmod o-w"));
                 }

@@ -4,12 +4,16 @@
 //! file itself does. Never looks into a file.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::libc;
 
 use crate::inbox::prune::create_private;
 
@@ -19,6 +23,9 @@ const MAX_NAME: usize = 255;
 pub(super) const REASON: &str = ".reason.txt";
 /// Numbers tried for a name that is taken.
 const MAX_NUMBER: u32 = 10_000;
+
+/// Of the folders made here, whatever the umask: who may drop files is for their owner to widen.
+const MODE: u32 = 0o755;
 
 /// What became of a claim.
 #[derive(Debug)]
@@ -44,7 +51,7 @@ impl Moves {
     /// Makes the folders that are missing.
     pub(super) fn prepare(&self) -> io::Result<()> {
         create_private(&self.limbo)?;
-        match std::fs::create_dir(&self.folder) {
+        match DirBuilder::new().mode(MODE).create(&self.folder) {
             Err(err) if err.kind() != io::ErrorKind::AlreadyExists => Err(err),
             _ => Ok(()),
         }
@@ -68,29 +75,38 @@ impl Moves {
     /// Moves a claimed file to `rejected/`, with the reason beside it; returns where it is now.
     pub(super) fn reject(&self, name: &OsStr, reason: &str) -> io::Result<PathBuf> {
         let folder = self.folder.join("rejected");
-        match std::fs::create_dir(&folder) {
+        match DirBuilder::new().mode(MODE).create(&folder) {
             Err(err) if err.kind() != io::ErrorKind::AlreadyExists => return Err(err),
             _ => {}
         }
-        if !std::fs::symlink_metadata(&folder)?.is_dir() {
-            return Err(io::Error::new(
-                io::ErrorKind::NotADirectory,
-                "that is a link or a file; take it away",
-            ));
-        }
+        let opened = open_folder(&folder)?;
+        // Those who write in the drop folder may put a link in the place of `rejected` at any time; this stays what it is.
+        let inside = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
         for number in 1..=MAX_NUMBER {
-            let target = folder.join(numbered(name, number));
-            if std::fs::symlink_metadata(&target).is_ok() || !write_reason(&folder, &target, reason)? {
+            let numbered = numbered(name, number);
+            let target = inside.join(&numbered);
+            if std::fs::symlink_metadata(&target).is_ok() || !write_reason(&inside, &target, reason)? {
                 continue;
             }
             match move_new(&self.limbo.join(name), &target) {
                 Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(err) => return Err(err),
-                Ok(()) => return Ok(target),
+                Ok(()) => return Ok(folder.join(numbered)),
             }
         }
         Err(io::Error::other(format!("`{}` holds too many files of this name", folder.display())))
     }
+}
+
+/// Opens a folder that is no link.
+fn open_folder(path: &Path) -> io::Result<File> {
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path);
+    opened.map_err(|err| match err.raw_os_error() {
+        Some(libc::ENOTDIR | libc::ELOOP) => {
+            io::Error::new(io::ErrorKind::NotADirectory, "that is a link or a file; take it away")
+        }
+        _ => err,
+    })
 }
 
 /// Publishes the reason for `target`; `false` when that name is taken.
@@ -163,5 +179,34 @@ mod tests {
         let read = |name: &str| std::fs::read_to_string(moves.folder.join("rejected").join(name)).unwrap();
         assert_eq!((read("a.json"), read("a.2.json")), ("one".to_owned(), "two".to_owned()));
         assert_eq!(read("a.2.json.reason.txt"), "because of two\n");
+    }
+
+    #[test]
+    fn a_link_that_comes_and_goes_in_the_place_of_rejected_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let moves = Moves { folder: dir.path().join("in"), limbo: dir.path().join("limbo/drop") };
+        moves.prepare().unwrap();
+        let (rejected, link) = (moves.folder.join("rejected"), moves.folder.join("link"));
+        let victim = dir.path().join("victim");
+        std::fs::create_dir(&rejected).unwrap();
+        std::fs::create_dir(&victim).unwrap();
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        let over = std::sync::atomic::AtomicBool::new(false);
+        let mut kept = 0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    renameat2(AT_FDCWD, &rejected, AT_FDCWD, &link, RenameFlags::RENAME_EXCHANGE).unwrap();
+                }
+            });
+            for number in 0..2000 {
+                let name = format!("{number}.json");
+                File::create(moves.limbo.join(&name)).unwrap();
+                kept += u32::from(moves.reject(OsStr::new(&name), "bad").is_ok());
+            }
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert!(kept > 0, "none found the folder");
+        assert_eq!(std::fs::read_dir(&victim).unwrap().count(), 0);
     }
 }

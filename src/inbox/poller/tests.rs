@@ -1,6 +1,6 @@
 //! The loop around a source, with sources that answer, stall, panic and fail.
 
-use tokio::task::JoinHandle;
+use std::sync::mpsc;
 
 use super::*;
 use crate::status::{PartStatus, Progress};

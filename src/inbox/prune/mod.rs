@@ -10,7 +10,7 @@
 mod attributes;
 mod judge;
 mod limbo;
-mod plan;
+pub(crate) mod plan;
 mod pruner;
 mod refused;
 mod replacement;

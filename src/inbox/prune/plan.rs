@@ -11,23 +11,23 @@ use crate::inbox::array::Scanned;
 
 /// What becomes of a file of `bytes` bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// Ranges that go, in order, without overlap.
-    pub(super) cuts: Vec<Range<u64>>,
+    pub(crate) cuts: Vec<Range<u64>>,
     /// Where to put in what; never within a cut, perhaps at its start.
-    pub(super) insert: Option<(u64, Vec<u8>)>,
+    pub(crate) insert: Option<(u64, Vec<u8>)>,
     /// Entries that go.
-    pub(super) removed: u64,
+    pub(crate) removed: u64,
 }
 
 impl Plan {
     /// Bytes that go.
-    pub(super) fn cut_bytes(&self) -> u64 {
+    pub(crate) fn cut_bytes(&self) -> u64 {
         self.cuts.iter().map(|cut| cut.end - cut.start).sum()
     }
 
     /// The new file as pieces of the old one and new text, in order.
-    pub(super) fn pieces(&self, bytes: u64) -> Vec<Piece<'_>> {
+    pub(crate) fn pieces(&self, bytes: u64) -> Vec<Piece<'_>> {
         let mut pieces = Vec::with_capacity(2 * self.cuts.len() + 3);
         let mut insert = self.insert.as_ref();
         let mut at = 0;
@@ -48,7 +48,7 @@ impl Plan {
 
 /// A stretch of the way through the old file; lengths in bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Piece<'a> {
+pub(crate) enum Piece<'a> {
     /// Taken over.
     Old(u64),
     /// Left out.
@@ -59,7 +59,7 @@ pub(super) enum Piece<'a> {
 
 /// Makes a plan while the elements go by.
 #[derive(Debug, Default)]
-pub(super) struct Planner {
+pub(crate) struct Planner {
     cuts: Vec<Range<u64>>,
     /// Start of the run of finished elements that has not ended.
     run: Option<u64>,
@@ -72,7 +72,7 @@ pub(super) struct Planner {
 
 impl Planner {
     /// The next element stays.
-    pub(super) fn keep(&mut self, range: Range<u64>) {
+    pub(crate) fn keep(&mut self, range: Range<u64>) {
         if let Some(start) = self.run.take() {
             self.cuts.push(start..range.start);
         }
@@ -81,19 +81,19 @@ impl Planner {
     }
 
     /// The next element goes.
-    pub(super) fn remove(&mut self, range: Range<u64>) {
+    pub(crate) fn remove(&mut self, range: Range<u64>) {
         self.run.get_or_insert(range.start);
         self.last = range.end;
         self.removed += 1;
     }
 
     /// The last element that stays so far; new ones are laid out like it.
-    pub(super) fn last_kept(&self) -> Option<&Range<u64>> {
+    pub(crate) fn last_kept(&self) -> Option<&Range<u64>> {
         self.kept.as_ref()
     }
 
     /// Ends the plan. `gap` is the text in front of the last element that stays.
-    pub(super) fn finish(mut self, scanned: &Scanned, additions: &[Vec<u8>], gap: &[u8]) -> Plan {
+    pub(crate) fn finish(mut self, scanned: &Scanned, additions: &[Vec<u8>], gap: &[u8]) -> Plan {
         let inside = scanned.open + 1..scanned.close;
         match (&self.kept, self.run) {
             (Some(kept), Some(_)) => self.cuts.push(kept.end..self.last),

@@ -97,6 +97,12 @@ impl Watch {
 }
 
 impl Pruner {
+    /// Whether somebody has looked for the file and it was not there.
+    pub fn seen(&mut self, is_missing: bool) {
+        let since = self.watch.missing_since.unwrap_or_else(Instant::now);
+        self.watch.missing_since = is_missing.then_some(since);
+    }
+
     /// A pruner that has touched nothing yet. Call [`Self::tend`] at start: what is watched and what is in the limbo
     /// survive a kill.
     #[must_use]

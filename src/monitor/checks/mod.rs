@@ -3,6 +3,7 @@
 //! The checks run side by side, so that one that waits for a dead mount delays none of the others; what does not
 //! answer in time is "unknown". The order of the report is fixed, whoever answers first.
 
+mod access;
 mod disk;
 mod drop_folder;
 mod files;
@@ -75,7 +76,7 @@ impl Situation {
 type Check = fn(&Situation) -> Vec<Finding>;
 
 /// Name, check, and how long it may take.
-const SECTIONS: [(&str, Check, u64); 13] = [
+const SECTIONS: [(&str, Check, u64); 14] = [
     ("configuration", configuration, 5),
     ("worker", worker::check, 5),
     ("status file", status::check, 10),
@@ -84,6 +85,7 @@ const SECTIONS: [(&str, Check, u64); 13] = [
     ("handlers", handlers::check, 10),
     ("queue files", files::check, 30),
     ("drop folder", drop_folder::check, 5),
+    ("access", access::check, 5),
     ("ledger", ledger::check, 60),
     ("disk", disk::check, 5),
     ("orphans", orphans::check, 20),

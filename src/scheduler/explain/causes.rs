@@ -83,8 +83,16 @@ fn dependency(snapshot: &Snapshot<'_>) -> Option<Cause> {
             Unblock { text, command, at: None },
         ));
     }
-    let first = needs.first()?;
+    let first = needs.iter().find(|need| need.recurs).or(needs.first())?;
     let (sentence, text) = match first.state {
+        Some(_) if first.recurs => (
+            format!(
+                "it depends on job `{}`, which recurs and so is never completed itself{}",
+                first.id,
+                rest(needs.len())
+            ),
+            "correct `depends_on` in the entry",
+        ),
         Some(state) => (
             format!("it depends on job `{}`, which is {state}{}", first.id, rest(needs.len())),
             "the end of that job",
@@ -100,22 +108,29 @@ fn dependency(snapshot: &Snapshot<'_>) -> Option<Cause> {
 
 fn waits(snapshot: &Snapshot<'_>) -> Option<Cause> {
     let due = snapshot.job.due_at.filter(|&due| due > snapshot.now)?;
-    let by_itself = Unblock::at("the time comes by itself", due);
+    let by_itself = || Unblock::at("the time comes by itself", due);
+    let or_retry = || {
+        let command = format!("stallproof retry {}", word(&snapshot.job.id.0));
+        Unblock { at: Some(due), ..Unblock::command("the time comes by itself; or retry it now", command) }
+    };
     let error =
         || snapshot.job.error.as_deref().map_or_else(String::new, |error| format!(": {}", first_line(error)));
-    let (reason, sentence) = match snapshot.job.wait? {
-        Wait::NotBefore => (Reason::NotBefore, format!("its entry says not before {due}")),
+    let (reason, sentence, unblock) = match snapshot.job.wait? {
+        Wait::NotBefore => (Reason::NotBefore, format!("its entry says not before {due}"), by_itself()),
         Wait::Retry => {
             let (n, of) = (snapshot.job.attempts, snapshot.job.max_attempts);
             (
                 Reason::RetryBackoff,
                 format!("attempt {n} of {of} failed and the next is due at {due}{}", error()),
+                or_retry(),
             )
         }
-        Wait::Parked => (Reason::Parked, format!("its handler asked to be called again at {due}")),
+        Wait::Parked => {
+            (Reason::Parked, format!("its handler asked to be called again at {due}"), or_retry())
+        }
         Wait::Recurs => return None,
     };
-    Some(Cause::new(reason, sentence, by_itself))
+    Some(Cause::new(reason, sentence, unblock))
 }
 
 /// Whether a hold keeps this job back now.
@@ -149,7 +164,11 @@ fn held(hold: &Hold, snapshot: &Snapshot<'_>) -> Cause {
             (Reason::Paused, sentence, Unblock::command("resume it", command))
         }
         HoldReason::Parked => {
-            let unblock = Unblock { at: hold.until, ..Unblock::text("the time comes by itself") };
+            let command = format!("stallproof resume --{} {}", hold.kind, word(name));
+            let unblock = Unblock {
+                at: hold.until,
+                ..Unblock::command("the time comes by itself; or resume it", command)
+            };
             (Reason::HandlerParked, format!("{what} asked for time{until}{note}"), unblock)
         }
         HoldReason::Failing if hold.until.is_some_and(|until| until <= snapshot.now) => {

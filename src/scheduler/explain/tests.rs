@@ -150,7 +150,7 @@ fn held(kind: HoldKind, name: &str, reason: HoldReason, until: Option<Millis>) -
 }
 
 fn needing(state: Option<State>) -> Bed {
-    with(|bed| bed.needs.push(Needed { id: "first one".to_owned(), state }))
+    with(|bed| bed.needs.push(Needed { id: "first one".to_owned(), state, recurs: false }))
 }
 
 fn waiting_cases() -> Vec<(Reason, Bed, &'static str)> {
