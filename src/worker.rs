@@ -61,11 +61,11 @@ pub struct Options {
     pub show: Option<fn(watch::Receiver<Counts>)>,
 }
 
-/// Threads that run async code; there is little of it, the rest waits.
-const RUNTIME_THREADS: usize = 1;
-/// Most threads for blocking calls; they are started as they are needed. Each source has one for itself, so one that
-/// hangs costs one, and there are far more than sources.
-const BLOCKING_THREADS: usize = 512;
+/// Threads that run async code; there is little of it, the rest waits. Two, so that one that is held up by a large entry
+/// does not hold up the others.
+const RUNTIME_THREADS: usize = 2;
+/// Threads for blocking calls. Each source has at most one in flight, so one that hangs costs one.
+const BLOCKING_THREADS: usize = 64;
 /// How long the last call into the ledger may take at the end.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// The scheduler turns at least twice a second.
