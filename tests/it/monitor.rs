@@ -4,6 +4,7 @@ mod alerts;
 mod diagnose;
 mod hung_input;
 mod incidents;
+mod keys;
 mod ops;
 mod recover;
 mod restart;

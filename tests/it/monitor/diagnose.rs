@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::support::bed::Bed;
 use crate::support::monitor::{diagnose, run, tree};
 
-fn said(report: &Value, check: &str) -> String {
+pub(super) fn said(report: &Value, check: &str) -> String {
     let checks = report["checks"].as_array().unwrap();
     checks.iter().filter(|found| found["check"] == check).map(|found| format!("{found}\n")).collect()
 }
