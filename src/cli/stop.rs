@@ -117,14 +117,15 @@ fn usual_limit(workdir: &Workdir) -> Duration {
     graces + MARGIN
 }
 
-/// Waits until this worker no longer holds the directory; a supervisor may have started the next one by then.
+/// Waits until this worker is gone; a supervisor may have started the next one by then. It lets go of the directory a
+/// moment before its process ends.
 fn wait(workdir: &Workdir, worker: &ProcessId, limit: Duration) -> anyhow::Result<StopResult> {
     let start = Instant::now();
     let shown = std::io::stderr().is_terminal();
     let result = loop {
         let holder = lock::holder(&workdir.worker_lock()).context("cannot look at the worker's lock")?;
         let gone = match holder {
-            Holder::Nobody => true,
+            Holder::Nobody => !worker.is_alive().unwrap_or(false),
             Holder::Somebody(Some(other)) => other != *worker,
             Holder::Somebody(None) => !worker.is_alive().unwrap_or(true),
         };
