@@ -4,6 +4,7 @@
 //! program left there beside what we say ourselves stays in it. Never trusts what it finds: a FIFO, a link or a huge
 //! file of that name is as good as none.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -11,6 +12,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use nix::libc;
+use serde::de::DeserializeOwned;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
 use crate::gate::Finding;
@@ -51,22 +54,23 @@ impl Report {
     /// # Errors
     /// When the file cannot be written; it is then as it was.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        let mut result = read(path);
-        let said_before = result.get("message").is_some_and(Value::is_string);
+        // As text: a number read and written again may be another one.
+        let mut result: BTreeMap<String, Box<RawValue>> = read_as(path);
+        let said_before = result.get("message").is_some_and(|said| said.get().starts_with('"'));
         let is_good = self.gate.is_none_or(|gate| gate == GateVerdict::Pass) && !self.outputs.is_empty();
         // A success of the program's own is best told in its own words.
         if !(said_before && is_good) {
-            result.insert("message".to_owned(), self.message.clone().into());
+            result.insert("message".to_owned(), to_raw_value(&self.message)?);
         }
         result.remove("gate");
         if let Some(gate) = self.gate {
-            result.insert("gate".to_owned(), gate.as_str().into());
+            result.insert("gate".to_owned(), to_raw_value(gate.as_str())?);
         }
         if !self.outputs.is_empty() {
-            result.insert("outputs".to_owned(), self.outputs.clone().into());
+            result.insert("outputs".to_owned(), to_raw_value(&self.outputs)?);
         }
         if !self.findings.is_empty() {
-            result.insert("findings".to_owned(), serde_json::to_value(&self.findings)?);
+            result.insert("findings".to_owned(), to_raw_value(&self.findings)?);
         }
         let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
@@ -84,7 +88,11 @@ fn say(message: &str) {
 /// The object in the file at `path`; an empty one when there is none.
 #[must_use]
 pub fn read(path: &Path) -> Map<String, Value> {
-    let read = || -> Option<Map<String, Value>> {
+    read_as(path)
+}
+
+fn read_as<T: DeserializeOwned + Default>(path: &Path) -> T {
+    let read = || -> Option<T> {
         let mut bytes = Vec::new();
         open_plain(path).ok()?.take(MAX_RESULT_BYTES).read_to_end(&mut bytes).ok()?;
         serde_json::from_slice(&bytes).ok()
@@ -152,5 +160,18 @@ mod tests {
         assert_eq!(word("failed"), Some(GateVerdict::Fail));
         assert_eq!(word("blocked"), Some(GateVerdict::Blocked));
         assert_eq!(word("unchecked"), None);
+    }
+
+    #[test]
+    fn numbers_of_a_program_are_written_as_it_wrote_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("result.json");
+        let theirs = r#""n":2000009135227162529482524,"m":[0.1000000000000000055,1E2]"#;
+        io::Write::write_all(&mut File::create(&path).unwrap(), format!("{{{theirs}}}").as_bytes()).unwrap();
+        Report { message: "ours".to_owned(), ..Report::default() }.write(&path).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for part in ["2000009135227162529482524", "[0.1000000000000000055,1E2]"] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
     }
 }
