@@ -215,7 +215,7 @@ pub struct StatusWriter {
 }
 
 impl StatusWriter {
-    /// A writer of the file at `path`, which keeps its temporary file in `state_folder` on the same file system.
+    /// A writer of the file at `path`, which keeps its temporary file in `state_folder` where that is on the same file system.
     #[must_use]
     pub fn new(path: &Path, state_folder: &Path) -> Self {
         Self { path: path.to_owned(), temp: state_folder.join("worker_status.json.new") }
@@ -226,22 +226,34 @@ impl StatusWriter {
         let mut bytes = serde_json::to_vec(status)?;
         bytes.resize((bytes.len() + 1).next_multiple_of(PAGE) - 1, b' ');
         bytes.push(b'\n');
-        self.replace(&bytes).or_else(|_| self.overwrite(&bytes)).or_else(|_| self.touch())
+        self.put(&bytes)
     }
 
-    fn replace(&self, bytes: &[u8]) -> io::Result<()> {
-        // A leftover of a killed worker is ours: the state folder is private and the worker lock is held.
-        let _ = std::fs::remove_file(&self.temp);
+    fn put(&self, bytes: &[u8]) -> io::Result<()> {
+        let replaced = match self.replace(&self.temp, bytes) {
+            // The state folder may be a file system of its own, as on a disk of its own beside a network mount.
+            Err(err) if err.kind() == io::ErrorKind::CrossesDevices => {
+                let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+                self.replace(&self.path.with_file_name(format!(".{name}.new")), bytes)
+            }
+            done => done,
+        };
+        replaced.or_else(|_| self.overwrite(bytes)).or_else(|_| self.touch())
+    }
+
+    fn replace(&self, temp: &Path, bytes: &[u8]) -> io::Result<()> {
+        // A leftover of a killed worker is ours: the worker lock is held, and nobody else writes this name.
+        let _ = std::fs::remove_file(temp);
         let written = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o644)
             .custom_flags(nix::libc::O_NOFOLLOW)
-            .open(&self.temp)
+            .open(temp)
             .and_then(|mut file| file.write_all(bytes))
-            .and_then(|()| std::fs::rename(&self.temp, &self.path));
+            .and_then(|()| std::fs::rename(temp, &self.path));
         if written.is_err() {
-            let _ = std::fs::remove_file(&self.temp);
+            let _ = std::fs::remove_file(temp);
         }
         written
     }
@@ -263,5 +275,28 @@ impl StatusWriter {
             .write(true)
             .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
             .open(&self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_state_folder_on_another_file_system_does_not_keep_the_status_from_being_written() {
+        let here = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+        let device = |dir: &tempfile::TempDir| dir.path().metadata().unwrap().dev();
+        assert_ne!(device(&here), device(&elsewhere), "the test needs two file systems");
+        let path = here.path().join("worker_status.json");
+        let writer = StatusWriter::new(&path, elsewhere.path());
+        for text in ["one", "two, which is longer"] {
+            writer.put(text.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+        let left = [&here, &elsewhere].map(|dir| std::fs::read_dir(dir.path()).unwrap().count());
+        assert_eq!(left, [1, 0], "nothing but the status file is left");
     }
 }
