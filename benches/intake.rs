@@ -33,7 +33,7 @@ use stallproof::ledger::{Counts, Reader};
 use support::bed::{Bed, LIMIT, Worker, wait_for};
 use support::guard;
 use support::machine::Machine;
-use support::report::{Document, Table, digits, progress, quantile};
+use support::report::{Mode, Table, digits, progress, quantile};
 
 /// Times the way of many entries into the ledger.
 #[derive(Parser)]
@@ -50,15 +50,8 @@ struct Options {
     /// Rounds
     #[arg(long)]
     rounds: Option<usize>,
-    /// A small version that only shows that the bench works
-    #[arg(long)]
-    quick: bool,
-    /// Print one JSON document
-    #[arg(long)]
-    json: bool,
-    /// What `cargo bench` passes
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    mode: Mode,
 }
 
 /// One figure, of every round.
@@ -86,12 +79,12 @@ fn main() -> anyhow::Result<()> {
     guard::install()?;
     let machine = Machine::here();
     let mut results = Results {
-        entries: options.entries.unwrap_or(if options.quick { 2000 } else { 50_000 }),
+        entries: options.entries.unwrap_or(options.mode.pick(2000, 50_000)),
         bytes: options.bytes,
-        drops: options.drops.unwrap_or(if options.quick { 200 } else { 10_000 }),
+        drops: options.drops.unwrap_or(options.mode.pick(200, 10_000)),
         lines: Vec::new(),
     };
-    let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 3 });
+    let rounds = options.rounds.unwrap_or(options.mode.pick(1, 3));
     for round in 1..=rounds {
         if results.entries > 0 {
             progress(&format!(
@@ -105,14 +98,7 @@ fn main() -> anyhow::Result<()> {
             results.drop_files()?;
         }
     }
-    if options.json {
-        let document = Document { bench: "intake", machine, quick: options.quick, results };
-        println!("{}", serde_json::to_string_pretty(&document)?);
-    } else {
-        println!("{}", machine.line());
-        results.print();
-    }
-    Ok(())
+    options.mode.report("intake", machine, &results, Results::print)
 }
 
 /// Entry number `n`, padded to `bytes`.

@@ -30,7 +30,7 @@ use ready::wait_ready;
 use support::bed::{Bed, LIMIT, Worker};
 use support::guard;
 use support::machine::Machine;
-use support::report::{Document, Table, digits, progress, quantile};
+use support::report::{Mode, Table, digits, progress, quantile};
 
 /// Times the start of new jobs on an idle worker, and the cost of its idling.
 #[derive(Parser)]
@@ -41,15 +41,8 @@ struct Options {
     /// Seconds of idling
     #[arg(long)]
     idle: Option<u64>,
-    /// A small version that only shows that the bench works
-    #[arg(long)]
-    quick: bool,
-    /// Print one JSON document
-    #[arg(long)]
-    json: bool,
-    /// What `cargo bench` passes
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    mode: Mode,
 }
 
 /// Intervals in milliseconds.
@@ -90,17 +83,10 @@ fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     guard::install()?;
     let machine = Machine::here();
-    let samples = options.samples.unwrap_or(if options.quick { 5 } else { 200 });
-    let seconds = options.idle.unwrap_or(if options.quick { 2 } else { 20 });
+    let samples = options.samples.unwrap_or(options.mode.pick(5, 200));
+    let seconds = options.idle.unwrap_or(options.mode.pick(2, 20));
     let results = measure(samples, Duration::from_secs(seconds))?;
-    if options.json {
-        let document = Document { bench: "latency", machine, quick: options.quick, results };
-        println!("{}", serde_json::to_string_pretty(&document)?);
-    } else {
-        println!("{}", machine.line());
-        results.print();
-    }
-    Ok(())
+    options.mode.report("latency", machine, &results, Results::print)
 }
 
 fn measure(samples: usize, idle: Duration) -> anyhow::Result<Results> {

@@ -8,7 +8,7 @@
     reason = "a bench starts what it measures; the rule is for the product"
 )]
 
-#[path = "peers/cpu.rs"]
+#[path = "support/cpu.rs"]
 #[expect(dead_code, reason = "only the worker's own figures are read here")]
 mod cpu;
 #[path = "support/ledger.rs"]
@@ -33,7 +33,7 @@ use ready::wait_ready;
 use support::bed::{Bed, Worker, wait_for};
 use support::guard;
 use support::machine::Machine;
-use support::report::{Document, Table, digits, progress, quantile};
+use support::report::{Mode, Table, digits, progress, quantile};
 
 /// Times jobs while a few and while very many others wait.
 #[derive(Parser)]
@@ -50,15 +50,8 @@ struct Options {
     /// Draw the growth into this file
     #[arg(long)]
     svg: Option<PathBuf>,
-    /// A small version that only shows that the bench works
-    #[arg(long)]
-    quick: bool,
-    /// Print one JSON document
-    #[arg(long)]
-    json: bool,
-    /// What `cargo bench` passes
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    mode: Mode,
 }
 
 /// One size, in every round.
@@ -83,13 +76,13 @@ fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     guard::install()?;
     let machine = Machine::here();
-    let sizes = match (options.sizes.is_empty(), options.quick) {
-        (false, _) => options.sizes,
-        (true, true) => vec![300, 1000],
-        (true, false) => vec![1000, 10_000, 100_000],
+    let sizes = if options.sizes.is_empty() {
+        options.mode.pick(vec![300, 1000], vec![1000, 10_000, 100_000])
+    } else {
+        options.sizes
     };
-    let jobs = options.jobs.unwrap_or(if options.quick { 100 } else { 800 });
-    let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 3 });
+    let jobs = options.jobs.unwrap_or(options.mode.pick(100, 800));
+    let rounds = options.rounds.unwrap_or(options.mode.pick(1, 3));
     let fits = sizes.iter().all(|&size| size as u64 > jobs);
     ensure!(fits, "every size must be larger than the {jobs} jobs that are timed");
     let lines = sizes.iter().map(|&queued| Line { queued, ..Line::default() }).collect();
@@ -103,14 +96,7 @@ fn main() -> anyhow::Result<()> {
     if let Some(path) = &options.svg {
         results.draw(path, &machine.line())?;
     }
-    if options.json {
-        let document = Document { bench: "scale", machine, quick: options.quick, results };
-        println!("{}", serde_json::to_string_pretty(&document)?);
-    } else {
-        println!("{}", machine.line());
-        results.print();
-    }
-    Ok(())
+    options.mode.report("scale", machine, &results, Results::print)
 }
 
 impl Line {

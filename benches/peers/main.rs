@@ -9,6 +9,7 @@
     reason = "a bench starts what it measures; the rule is for the product"
 )]
 
+#[path = "../support/cpu.rs"]
 mod cpu;
 #[path = "../support/ledger.rs"]
 mod ledger;
@@ -24,7 +25,7 @@ use serde::Serialize;
 
 use support::guard;
 use support::machine::Machine;
-use support::report::{Document, Table, digits, progress, quantile};
+use support::report::{Mode, Table, digits, progress, quantile};
 
 /// Runs /bin/true by stallproof and by its peers, two at a time, and compares.
 #[derive(Parser)]
@@ -38,15 +39,8 @@ struct Options {
     /// Only these, by name (xargs always runs)
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// A small version that only shows that the bench works
-    #[arg(long)]
-    quick: bool,
-    /// Print one JSON document
-    #[arg(long)]
-    json: bool,
-    /// What `cargo bench` passes
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    mode: Mode,
 }
 
 /// What one run of one contender came to.
@@ -115,17 +109,10 @@ fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     guard::install()?;
     let machine = Machine::here();
-    let jobs = options.jobs.unwrap_or(if options.quick { 200 } else { 5000 });
-    let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 5 });
+    let jobs = options.jobs.unwrap_or(options.mode.pick(200, 5000));
+    let rounds = options.rounds.unwrap_or(options.mode.pick(1, 5));
     let results = measure(&options, jobs, rounds)?;
-    if options.json {
-        let document = Document { bench: "peers", machine, quick: options.quick, results };
-        println!("{}", serde_json::to_string_pretty(&document)?);
-    } else {
-        println!("{}", machine.line());
-        results.print();
-    }
-    Ok(())
+    options.mode.report("peers", machine, &results, Results::print)
 }
 
 fn measure(options: &Options, jobs: usize, rounds: usize) -> anyhow::Result<Results> {
@@ -145,7 +132,7 @@ fn measure(options: &Options, jobs: usize, rounds: usize) -> anyhow::Result<Resu
         // Every round begins with another one, so that what one leaves behind does not always meet the same next.
         for index in 0..present.len() {
             let one = present[(index + round) % present.len()];
-            let share = if options.quick { 10 } else { 1 };
+            let share = options.mode.pick(10, 1);
             let n = jobs.min(one.most_jobs / share);
             progress(&format!("round {} of {rounds}: {}, {n} jobs", round + 1, one.name));
             samples.push((one.run)(n)?);

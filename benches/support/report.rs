@@ -2,21 +2,58 @@
 //!
 //! Progress goes to stderr, results to stdout, so that `--json` can be piped.
 
+use clap::Args;
 use serde::Serialize;
 
 use super::machine::Machine;
 
+/// What every bench can be asked for.
+#[derive(Args)]
+pub struct Mode {
+    /// A small version that only shows that the bench works
+    #[arg(long)]
+    quick: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+    /// What `cargo bench` passes
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Mode {
+    /// Of two sizes of the same work, the one that was asked for.
+    pub fn pick<T>(&self, quick: T, full: T) -> T {
+        if self.quick { quick } else { full }
+    }
+
+    /// Prints what was found: with `--json` one document, else the machine and what `print` says of it.
+    pub fn report<T: Serialize>(
+        &self,
+        bench: &'static str,
+        machine: Machine,
+        results: &T,
+        print: impl FnOnce(&T),
+    ) -> anyhow::Result<()> {
+        if self.json {
+            let document = Document { bench, machine, quick: self.quick, results };
+            println!("{}", serde_json::to_string_pretty(&document)?);
+        } else {
+            println!("{}", machine.line());
+            print(results);
+        }
+        Ok(())
+    }
+}
+
 /// What a bench prints with `--json`.
 #[derive(Serialize)]
-pub struct Document<T: Serialize> {
-    /// Name of the bench.
-    pub bench: &'static str,
+struct Document<'a, T: Serialize> {
+    bench: &'static str,
     /// Where and when.
-    pub machine: Machine,
-    /// How it was asked to run.
-    pub quick: bool,
-    /// What it found.
-    pub results: T,
+    machine: Machine,
+    quick: bool,
+    results: &'a T,
 }
 
 /// Tells a person who waits what is being done.
