@@ -2,7 +2,7 @@
 //!
 //! Never changes a job that has started. Whether an entry is new, known or an edit is decided here, by id and content.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use super::rows::{IngestKind, Ingested, Wanted};
 use super::{LedgerError, read};
@@ -71,35 +71,16 @@ pub(super) fn ingest(conn: &Connection, wanted: &Wanted, now: Millis) -> Result<
         };
         return Ok(Ingested { seq: known.seq, state: known.state, kind });
     }
-    let class = class_of(conn, wanted)?;
     let row = Columns::of(conn, wanted, now)?;
-    conn.prepare_cached(
-        "INSERT INTO job (id, content_hash, class, state, title, language, priority, run_id, concurrency_key, timeout_ms,
-             budget, max_attempts, again, due_at, wait, unmet, recurs, catch_up, created_at, finished_at, error)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
-    )?
-    .execute(params![
-        wanted.submission.id().0,
-        wanted.submission.content_hash().0,
-        class,
-        row.state.as_str(),
-        row.title,
-        row.language,
-        wanted.priority,
-        row.run_id,
-        row.key,
-        wanted.timeout_ms,
-        wanted.max_attempts,
-        row.again,
-        row.due_at,
-        row.wait.map(Wait::as_str),
-        row.unmet,
-        row.recurs,
-        row.catch_up,
-        now.0,
-        row.finished_at,
-        row.error,
-    ])?;
+    let mut insert = conn.prepare_cached(
+        "INSERT INTO job (content_hash, class, state, title, language, priority, run_id, concurrency_key, timeout_ms,
+             budget, max_attempts, again, due_at, wait, unmet, recurs, catch_up, finished_at, error, id, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+    )?;
+    let next = row.bind(&mut insert, wanted, class_of(conn, wanted)?)?;
+    insert.raw_bind_parameter(next, &wanted.submission.id().0)?;
+    insert.raw_bind_parameter(next + 1, now.0)?;
+    insert.raw_execute()?;
     let seq = conn.last_insert_rowid();
     conn.prepare_cached("INSERT INTO entry (job, json) VALUES (?1, ?2)")?
         .execute(params![seq, wanted.submission.raw()])?;
@@ -119,36 +100,17 @@ pub(super) fn replace(conn: &Connection, wanted: &Wanted, now: Millis) -> Result
     if !known.may_be_edited(&wanted.source) {
         return Ok(false);
     }
-    let class = class_of(conn, wanted)?;
     conn.prepare_cached("DELETE FROM dependency WHERE job = ?1")?.execute([known.seq])?;
     let row = Columns::of(conn, wanted, now)?;
-    conn.prepare_cached(
-        "UPDATE job SET content_hash = ?2, class = ?3, state = ?4, title = ?5, language = ?6, priority = ?7, run_id = ?8,
-             concurrency_key = ?9, timeout_ms = ?10, budget = ?11, max_attempts = ?11, again = ?12, due_at = ?13,
-             wait = ?14, unmet = ?15, recurs = ?16, catch_up = ?17, finished_at = ?18, error = ?19
-         WHERE seq = ?1 AND last_attempt = 0 AND state IN ('queued', 'rejected')",
-    )?
-    .execute(params![
-        known.seq,
-        wanted.submission.content_hash().0,
-        class,
-        row.state.as_str(),
-        row.title,
-        row.language,
-        wanted.priority,
-        row.run_id,
-        row.key,
-        wanted.timeout_ms,
-        wanted.max_attempts,
-        row.again,
-        row.due_at,
-        row.wait.map(Wait::as_str),
-        row.unmet,
-        row.recurs,
-        row.catch_up,
-        row.finished_at,
-        row.error,
-    ])?;
+    let mut update = conn.prepare_cached(
+        "UPDATE job SET content_hash = ?1, class = ?2, state = ?3, title = ?4, language = ?5, priority = ?6,
+             run_id = ?7, concurrency_key = ?8, timeout_ms = ?9, budget = ?10, max_attempts = ?10, again = ?11,
+             due_at = ?12, wait = ?13, unmet = ?14, recurs = ?15, catch_up = ?16, finished_at = ?17, error = ?18
+         WHERE seq = ?19 AND last_attempt = 0 AND state IN ('queued', 'rejected')",
+    )?;
+    let next = row.bind(&mut update, wanted, class_of(conn, wanted)?)?;
+    update.raw_bind_parameter(next, known.seq)?;
+    update.raw_execute()?;
     conn.prepare_cached("UPDATE entry SET json = ?2 WHERE job = ?1")?
         .execute(params![known.seq, wanted.submission.raw()])?;
     need(conn, known.seq, &row.needs)?;
@@ -213,6 +175,34 @@ impl<'a> Columns<'a> {
                 None => Self::runnable(conn, entry, now),
             },
         }
+    }
+
+    /// Binds what an entry says, in the order of the columns; the number of the parameter after these.
+    fn bind(&self, statement: &mut Statement<'_>, wanted: &Wanted, class: i64) -> Result<usize> {
+        let values = params![
+            wanted.submission.content_hash().0,
+            class,
+            self.state.as_str(),
+            self.title,
+            self.language,
+            wanted.priority,
+            self.run_id,
+            self.key,
+            wanted.timeout_ms,
+            wanted.max_attempts,
+            self.again,
+            self.due_at,
+            self.wait.map(Wait::as_str),
+            self.unmet,
+            self.recurs,
+            self.catch_up,
+            self.finished_at,
+            self.error,
+        ];
+        for (value, parameter) in values.iter().zip(1..) {
+            statement.raw_bind_parameter(parameter, value)?;
+        }
+        Ok(values.len() + 1)
     }
 
     fn runnable(conn: &Connection, entry: &'a Entry, now: Millis) -> Result<Self> {
