@@ -74,7 +74,7 @@ pub(super) fn exit_code(err: &anyhow::Error) -> u8 {
     }
     match (find(err), find(err)) {
         (Some(LockError::Held { .. }), _) | (_, Some(LedgerError::Fenced { .. })) => HELD,
-        (_, Some(LedgerError::Storage(_))) => STORAGE,
+        (_, Some(LedgerError::Storage(_) | LedgerError::Moved(_))) => STORAGE,
         (_, Some(err)) if err.is_unknown() => STORAGE,
         _ => FAILED,
     }

@@ -17,6 +17,7 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 use super::holds::{self, Prospects};
+use super::place::Place;
 use super::rows::{
     Candidate, Claim, Claimed, Counts, FinishedAttempt, Hold, Ingested, LiveAttempt, Next, Rescued, Scope,
     Wanted,
@@ -98,6 +99,7 @@ impl Ledger {
         let actor = Actor {
             conn,
             path: path.to_owned(),
+            place: Place::of(path),
             syncs: None,
             epoch,
             ready: ready_tx.clone(),
@@ -304,6 +306,7 @@ impl Ledger {
 struct Actor {
     conn: Connection,
     path: PathBuf,
+    place: Place,
     /// How the connection commits now; `None` after it was opened.
     syncs: Option<bool>,
     epoch: i64,
@@ -381,9 +384,9 @@ impl Actor {
             .conn
             .prepare_cached("PRAGMA data_version")
             .and_then(|mut query| query.query_row([], |row| row.get::<_, i64>(0)));
-        if let Ok(version) = version
-            && version != self.data_version
-        {
+        let version = version.unwrap_or(self.data_version);
+        // Of a ledger that was taken away, whoever asks for work is told.
+        if version != self.data_version || self.check_place().is_err() {
             self.data_version = version;
             self.ready.send_modify(|count| *count += 1);
             self.changed.send_modify(|count| *count += 1);
@@ -417,6 +420,7 @@ impl Actor {
 
     /// Tries until the batch is committed or cannot be: waits out what passes, reopens after an I/O error.
     fn commit(&mut self, commands: &mut [Command], durable: bool) -> Result<Vec<Result<()>>> {
+        self.check_place()?;
         let mut io_tries = 0;
         let mut waiting = false;
         loop {
@@ -438,6 +442,8 @@ impl Actor {
                     io_tries += 1;
                     tracing::error!(error = cause(&err), io_tries, "ledger commit failed; opening it again");
                     std::thread::sleep(TRANSIENT_PAUSE);
+                    // Opening creates what is missing.
+                    self.place.look()?;
                     match open::read_write(&self.path) {
                         Ok(conn) => (self.conn, self.syncs) = (conn, None),
                         Err(err) => tracing::error!(error = cause(&err), "ledger does not open"),
@@ -447,6 +453,19 @@ impl Actor {
                 Err(err) => return Err(err),
             }
         }
+    }
+
+    /// Fails once the ledger was taken away. Where only a file beside it is gone, what its `-wal` file held is saved into
+    /// the ledger first; beside another ledger that file is left alone, as the last trace of what it holds.
+    fn check_place(&mut self) -> Result<()> {
+        self.place.check().inspect_err(|err| {
+            if matches!(err, LedgerError::Moved(path) if *path != self.path) {
+                let saved = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+                if let Err(err) = saved {
+                    tracing::error!(error = %err, "what the ledger's -wal file held could not be saved");
+                }
+            }
+        })
     }
 
     /// One try: every command in a savepoint of its own, then the commit.

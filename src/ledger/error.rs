@@ -44,6 +44,12 @@ pub enum LedgerError {
     /// A commit failed and went on failing after the ledger was opened again.
     #[error("the ledger cannot be written; check the disk under `.stallproof`")]
     Storage(#[source] rusqlite::Error),
+    /// One of its files was taken away or replaced while it was open; this one.
+    #[error(
+        "`{0}` was removed or replaced while the worker had it open; put it back if you still have it, then start a \
+         worker, which goes on with what stands there"
+    )]
+    Moved(PathBuf),
     /// The actor has ended.
     #[error("the ledger has been closed")]
     Closed,
@@ -96,6 +102,7 @@ impl LedgerError {
         };
         match self {
             Self::Fenced { ours, current } => Self::Fenced { ours: *ours, current: *current },
+            Self::Moved(path) => Self::Moved(path.clone()),
             Self::Storage(err) => copy(err).map_or(Self::Closed, Self::Storage),
             Self::Sqlite(err) => copy(err).map_or(Self::Closed, Self::Sqlite),
             _ => Self::Closed,

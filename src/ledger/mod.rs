@@ -22,6 +22,7 @@ mod ingest;
 mod letters;
 mod open;
 mod orders;
+mod place;
 mod read;
 mod rescued;
 mod rework;

@@ -1,0 +1,69 @@
+//! Whether the ledger's files still stand where they were opened.
+//!
+//! SQLite goes on with a file whose name is gone, and everybody else would see another ledger, or none. Somebody who
+//! tidies up, restores a backup or checks out another branch in a running directory is noticed by the numbers of the
+//! files, which `stat` tells: no file is opened for it. Those beside the ledger stay the same while a connection is open.
+
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::LedgerError;
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Device and inode; `None` when nothing has the name.
+type Number = Option<(u64, u64)>;
+
+/// The files as they were when the ledger was opened.
+#[derive(Debug)]
+pub(super) struct Place {
+    files: [(PathBuf, Number); 3],
+    /// When all was well.
+    seen_at: Instant,
+}
+
+impl Place {
+    /// Of a ledger that was opened and written to just now.
+    pub(super) fn of(ledger: &Path) -> Self {
+        let files = ["", "-wal", "-shm"].map(|suffix| {
+            let mut name = ledger.as_os_str().to_owned();
+            name.push(suffix);
+            let path = PathBuf::from(name);
+            let number = number(&path).unwrap_or_default();
+            (path, number)
+        });
+        Self { files, seen_at: Instant::now() }
+    }
+
+    /// As [`Self::look`], but goes by what was seen in the last second.
+    pub(super) fn check(&mut self) -> Result<(), LedgerError> {
+        if self.seen_at.elapsed() < EVERY {
+            return Ok(());
+        }
+        self.look()
+    }
+
+    /// Fails when one of the files is gone or another one.
+    pub(super) fn look(&mut self) -> Result<(), LedgerError> {
+        for (path, opened) in &self.files {
+            // What cannot be told, as in a folder that is closed to us, is no proof of anything.
+            let is_other = |now: Number| opened.is_some() && now != *opened;
+            if number(path).is_ok_and(is_other) {
+                return Err(LedgerError::Moved(path.clone()));
+            }
+        }
+        self.seen_at = Instant::now();
+        Ok(())
+    }
+}
+
+fn number(path: &Path) -> io::Result<Number> {
+    match path.symlink_metadata() {
+        Ok(meta) => Ok(Some((meta.dev(), meta.ino()))),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(err),
+    }
+}
