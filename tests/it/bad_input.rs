@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::bed::{Bed, wait_for};
+use crate::support::bed::Bed;
+use crate::support::wait::wait_for;
 
 /// Commands that end at once.
 const QUICK: &str =

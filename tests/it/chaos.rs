@@ -14,8 +14,9 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use stallproof::selftest::side_log::What;
 
-use crate::support::bed::{Bed, wait_for};
+use crate::support::bed::Bed;
 use crate::support::history::{assert_history_is_clean, config, live_jobs};
+use crate::support::wait::wait_for;
 
 /// A small generator, so that a failing run can be repeated by its seed.
 struct Random(u64);

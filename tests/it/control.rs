@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use stallproof::job::HoldKind;
 use stallproof::ledger::{Control, EventRow, Order, Reader, Target};
 
-use crate::support::bed::{Bed, Worker, wait_for};
+use crate::support::bed::{Bed, Worker};
+use crate::support::wait::wait_for;
 
 /// A configuration whose handlers `gated` and `other` run while `gate` exists, with lines in `side.log`.
 fn config(bed: &Bed, slots: usize, more: &str) -> String {

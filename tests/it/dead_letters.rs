@@ -8,7 +8,8 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 
-use crate::support::bed::{Bed, wait_for};
+use crate::support::bed::Bed;
+use crate::support::wait::wait_for;
 
 const FILE: &str = "implementation_outputs/retry_queue.json";
 const BAD: &str = r#"

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::json;
 
-use crate::support::bed::{Bed, wait_for};
+use crate::support::bed::Bed;
 use crate::support::history::{assert_history_is_clean, config};
+use crate::support::wait::wait_for;
 
 /// No run has so many calls of one kind in one thread.
 const MOST: u32 = 200;

@@ -3,8 +3,9 @@
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::support::bed::{Bed, wait_for};
+use crate::support::bed::Bed;
 use crate::support::pipeline::RETRY;
+use crate::support::wait::wait_for;
 
 /// A bed whose jobs run `make.sh` in their folder; `gate` is what is asked of it.
 fn command_bed(script: &str, gate: &str) -> Bed {

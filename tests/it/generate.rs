@@ -3,8 +3,9 @@
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::support::bed::{Bed, wait_for};
+use crate::support::bed::Bed;
 use crate::support::pipeline::RETRY;
+use crate::support::wait::wait_for;
 
 /// A bed whose every job asks `model.sh`, which keeps its prompts; `more` goes into the handler's table.
 fn bed(model: &str, more: &str) -> Bed {

@@ -13,7 +13,8 @@ use stallproof::runner::process::{ProcessId, TOKEN_VARIABLE, end_all, find_by_to
 use stallproof::runner::protocol::{Report, Request};
 use stallproof::runner::record::{ExitRecord, Reason};
 
-use crate::support::holder_client::{HolderClient, command, holder_command, wait_until};
+use crate::support::holder_client::{HolderClient, command, holder_command};
+use crate::support::wait::wait_until;
 
 /// The pid a script has written to a file in its working directory.
 fn pid_from(holder: &HolderClient, name: &str) -> i32 {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::bed::{Bed, wait_for};
+use crate::support::bed::Bed;
+use crate::support::wait::wait_for;
 
 /// Writes start and end lines with nanoseconds to `side.log`, and takes as long as the entry's `seconds` say.
 fn timed(dir: &std::path::Path) -> String {

@@ -7,7 +7,8 @@ use std::time::Instant;
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 
-use crate::support::bed::{Bed, LIMIT, wait_for};
+use crate::support::bed::Bed;
+use crate::support::wait::{LIMIT, wait_for};
 
 const REPORT: &str = "queue_report.json";
 const QUICK: &str =

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::bed::{Bed, wait_for};
+use crate::support::bed::Bed;
+use crate::support::wait::wait_for;
 
 /// A worker whose `qa` source is served by this script, with the entry on its stdin.
 fn bed(script: &str, more: &str) -> Bed {

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::bed::{Bed, wait_for};
+use crate::support::bed::Bed;
+use crate::support::wait::wait_for;
 
 /// Jobs run while `gate` exists; those with the title "bad" fail for good.
 fn bed() -> Bed {

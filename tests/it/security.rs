@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::support::bed::{Bed, wait_for};
+use crate::support::bed::Bed;
 use crate::support::monitor;
+use crate::support::wait::wait_for;
 
 /// Everything below `folder`, itself included, without following links.
 fn everything(folder: &Path) -> Vec<PathBuf> {

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use stallproof::runner::process::descendants;
 
-use crate::support::bed::wait_for;
+use crate::support::wait::wait_for;
 
 /// A self test in a folder of its own, ended when it is dropped.
 struct Run {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::bed::{Bed, wait_for};
+use crate::support::bed::Bed;
+use crate::support::wait::wait_for;
 
 fn completed(bed: &Bed, id: &str) {
     wait_for(&format!("{id} to be completed"), || (bed.state(id)? == "completed").then_some(()));

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::bed::{Bed, wait_for};
+use crate::support::bed::Bed;
+use crate::support::wait::wait_for;
 
 #[test]
 fn a_full_key_does_not_keep_back_what_stands_behind_more_jobs_than_are_looked_at_at_once() {

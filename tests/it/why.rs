@@ -9,7 +9,8 @@ use stallproof::job::{HoldKind, HoldReason};
 use stallproof::ledger::{Hold, Ledger};
 use stallproof::status::Progress;
 
-use crate::support::bed::{Bed, wait_for};
+use crate::support::bed::Bed;
+use crate::support::wait::wait_for;
 
 /// Jobs that run until a file `go` appears, in a lane of one slot, by a handler that always succeeds then.
 const SLOW: &str = r#"

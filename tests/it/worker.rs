@@ -5,7 +5,8 @@ use std::fs;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::support::bed::{Bed, wait_for};
+use crate::support::bed::Bed;
+use crate::support::wait::wait_for;
 
 /// A handler that runs while `$GATE` exists, with a start and an end line in `side.log`.
 fn gated(bed: &Bed) -> String {
@@ -286,4 +287,39 @@ fn a_run_ends_its_worker_and_leaves_other_jobs_alone() {
     assert_eq!(bed.state("b").as_deref(), Some("queued"));
     let idle = Bed::new();
     assert_eq!(idle.spawn(&["--max-loops", "3"]).wait(), Some(0));
+}
+
+/// The worker's ledger is taken away or replaced by hand while it idles or works.
+#[test]
+fn a_ledger_that_is_taken_away_ends_the_worker_with_a_word() {
+    let with_copy = |bed: &Bed, file: &str| {
+        std::fs::copy(bed.join(file), bed.join("copy")).unwrap();
+        std::fs::rename(bed.join("copy"), bed.join(file)).unwrap();
+    };
+    let away = |bed: &Bed, file: &str| std::fs::remove_file(bed.join(file)).unwrap();
+    type Act<'a> = &'a dyn Fn(&Bed, &str);
+    let cases: [(&str, Act<'_>, bool); 4] = [
+        (".stallproof/ledger.db", &away, false),
+        (".stallproof/ledger.db", &with_copy, false),
+        (".stallproof/ledger.db-wal", &away, true),
+        (".stallproof/ledger.db-shm", &away, true),
+    ];
+    for (file, act, is_kept) in cases {
+        let bed = Bed::new();
+        bed.put("ideas_log.json", r#"[{"id": "done", "title": "d"}]"#);
+        let worker = bed.start(&[]);
+        wait_for("the first job", || (bed.state("done")? == "completed").then_some(()));
+        act(&bed, file);
+        assert_eq!(worker.wait(), Some(74), "{file}");
+        let said = bed.read("worker.stderr");
+        assert!(said.contains(&format!("{file}` was removed or replaced")), "{file}: {said}");
+        if is_kept {
+            assert_eq!(bed.state("done").as_deref(), Some("completed"), "{file}");
+            bed.assert_ledger_is_sound();
+        }
+        // The next one goes on with what is there.
+        bed.put("ideas_log.json", r#"[{"id": "next", "title": "n"}]"#);
+        bed.work_until_idle(&[]);
+        assert_eq!(bed.state("next").as_deref(), Some("completed"), "{file}");
+    }
 }

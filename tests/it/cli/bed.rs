@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -15,6 +15,8 @@ use stallproof::runner::process::ProcessId;
 use stallproof::slug::job_key;
 use stallproof::status::Progress;
 use stallproof::workdir::Workdir;
+
+use crate::support::wait::wait_within;
 
 /// The longest a test waits for anything.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -201,13 +203,10 @@ pub(super) fn end(child: Child) -> Ran {
     }
 }
 
+/// Waits until `condition` holds, no longer than for a program.
 #[track_caller]
 pub(super) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < DEADLINE, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_within(DEADLINE, what, || condition().then_some(()));
 }
 
 /// Fails when `text` has a character that could drive a terminal.

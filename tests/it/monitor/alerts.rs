@@ -7,8 +7,9 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::Value;
 use sha2::Sha256;
 
-use crate::support::bed::{Bed, wait_for};
+use crate::support::bed::Bed;
 use crate::support::monitor::{command, holder, watch};
+use crate::support::wait::wait_for;
 
 const KEY: &str = "a key of the receiver's";
 const QUICK: [&str; 5] = ["--monitor", "--stale-after", "3s", "--interval", "500ms"];

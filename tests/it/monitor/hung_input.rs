@@ -9,8 +9,9 @@ use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags}
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 
-use crate::support::bed::{Bed, wait_for};
+use crate::support::bed::Bed;
 use crate::support::monitor::{command, diagnose, holder, incidents, status, watch};
+use crate::support::wait::wait_for;
 
 /// Lets every open of `name` hang until the answer is dropped; `None` where that is not allowed.
 fn hang(bed: &Bed, name: &str) -> Option<Fanotify> {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::bed::{Bed, wait_for};
+use crate::support::bed::Bed;
 use crate::support::monitor::{command, diagnose, watch};
+use crate::support::wait::wait_for;
 
 const CONFIG: &str = r#"
 [worker]

@@ -3,8 +3,9 @@
 use nix::sys::signal::Signal;
 
 use super::diagnose::said;
-use crate::support::bed::{Bed, wait_for};
+use crate::support::bed::Bed;
 use crate::support::monitor::{command, diagnose, watch};
+use crate::support::wait::wait_for;
 
 #[test]
 fn work_that_stands_still_is_stuck_after_as_long_as_the_configuration_says() {

@@ -8,8 +8,9 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use stallproof::runner::token;
 
-use crate::support::bed::{Bed, wait_for};
+use crate::support::bed::Bed;
 use crate::support::monitor::{diagnose, holder, run, tree};
+use crate::support::wait::wait_for;
 
 /// Ends the worker that a recovery has started.
 struct Tidy<'a>(&'a Bed);

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::bed::{Bed, wait_for};
+use crate::support::bed::Bed;
 use crate::support::monitor::{command, holder, incidents, run, status, watch};
+use crate::support::wait::wait_for;
 
 const QUICK: [&str; 5] = ["--monitor", "--stale-after", "5s", "--interval", "1s"];
 

@@ -7,8 +7,9 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use stallproof::runner::process::{ProcessId, boot_id};
 
-use crate::support::bed::{Bed, wait_for};
+use crate::support::bed::Bed;
 use crate::support::monitor::{command, diagnose, holder, incidents, run, status, watch};
+use crate::support::wait::wait_for;
 
 /// A process that looks like the worker of the bed: name and arguments.
 struct Decoy(Child);

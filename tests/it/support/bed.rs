@@ -8,27 +8,14 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use stallproof::runner::process::{ProcessId, descendants};
 
-/// How long a test waits for anything, in all.
-pub const LIMIT: Duration = Duration::from_secs(60);
-
-/// Waits until `condition` gives a value, and says what never came.
-pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "waited {LIMIT:?} in vain for: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
+use super::wait::wait_for;
 
 /// A scratch working directory.
 pub struct Bed {

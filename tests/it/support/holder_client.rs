@@ -16,17 +16,7 @@ use stallproof::runner::protocol::{FrameBuffer, Report, Request};
 use stallproof::runner::record::ExitRecord;
 use tempfile::TempDir;
 
-/// No single wait in a test is longer than this.
-pub const DEADLINE: Duration = Duration::from_secs(60);
-
-/// Waits until `condition` holds; names what never came.
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let until = Instant::now() + DEADLINE;
-    while !condition() {
-        assert!(Instant::now() < until, "never came: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
+use super::wait::{LIMIT, wait_until};
 
 /// A `job_holder` of the test's own.
 pub struct HolderClient {
@@ -104,7 +94,7 @@ impl HolderClient {
     }
 
     pub fn report(&mut self) -> Report {
-        self.reports.recv_timeout(DEADLINE).expect("a report in time")
+        self.reports.recv_timeout(LIMIT).expect("a report in time")
     }
 
     /// Sends the request and waits until its command runs; gives the leader.

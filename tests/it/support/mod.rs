@@ -5,3 +5,4 @@ pub mod history;
 pub mod holder_client;
 pub mod monitor;
 pub mod pipeline;
+pub mod wait;

@@ -9,7 +9,8 @@ use serde_json::Value;
 use stallproof::lock::{self, Holder};
 use stallproof::runner::process::ProcessId;
 
-use super::bed::{Bed, wait_for};
+use super::bed::Bed;
+use super::wait::wait_for;
 
 /// A `health_monitor --monitor` that watches a bed. Dropping it ends it and every worker it left behind.
 pub struct Monitor {
