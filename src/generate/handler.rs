@@ -8,7 +8,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::ops::ControlFlow;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ExitCode, Stdio};
 
 use serde_json::{Map, Value};
@@ -123,7 +123,8 @@ fn ask(order: &Order, question: &Question) -> Result<How, Failure> {
     DirBuilder::new().mode(0o700).create(WORK).map_err(file(WORK))?;
     let name = question.command.first().map_or("", String::as_str);
     let not_run = |source| Failure::Program { program: name.to_owned(), source };
-    let program = find(name, order.root()).map_err(not_run)?;
+    let not_found = || not_run(io::ErrorKind::NotFound.into());
+    let program = program::find_here(name.as_ref(), order.root()).ok_or_else(not_found)?;
     let argv: Vec<OsString> = question.command.iter().map(OsString::from).collect();
     let cwd = Path::new(WORK);
     let tool = Tool { program: &program, argv: &argv, cwd, set: &[], heard: Heard::Stdout };
@@ -135,17 +136,10 @@ fn ask(order: &Order, question: &Question) -> Result<How, Failure> {
         Ok(if kept < bytes.len() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     };
     let end = tool.run(Stdio::from(prompt), None, &mut hear).map_err(not_run)?;
-    match end.how {
+    match end.outcome() {
         How::CutShort => Err(Failure::TooLong),
-        // It may have ended well because it was told to stop; then nothing is published.
-        How::Exited(0) if end.asked_to_stop => Ok(How::Signaled(nix::libc::SIGTERM)),
         how => Ok(how),
     }
-}
-
-fn find(name: &str, root: &Path) -> io::Result<PathBuf> {
-    let search_path = std::env::var_os("PATH").unwrap_or_default();
-    program::find(name.as_ref(), root, &search_path).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 /// The entry with the answer's code as its `code`, and the language of its fence where it names none itself.

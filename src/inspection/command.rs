@@ -24,8 +24,7 @@ const TOLD_LINES: usize = 10;
 /// Runs `command` in `folder` and gives what it says. Relative programs are meant from `root`.
 pub(super) fn judge(command: &[String], folder: &Path, root: &Path, limit: Duration) -> Judgement {
     let name = command.first().map_or("", String::as_str);
-    let search_path = std::env::var_os("PATH").unwrap_or_default();
-    let Some(program) = program::find(name.as_ref(), root, &search_path) else {
+    let Some(program) = program::find_here(name.as_ref(), root) else {
         return blocked(name, "it is in no folder of PATH");
     };
     let argv: Vec<OsString> = command.iter().map(OsString::from).collect();

@@ -33,8 +33,8 @@ pub fn main(command: &[OsString]) -> ExitCode {
         Err(error) => return fail(REFUSED, format!("cannot read the order: {error}")),
     };
     match run(command, order.root()) {
-        Ok((How::Exited(0), false)) => judge(&order),
-        Ok((how, _)) => end_like(how),
+        Ok(How::Exited(0)) => judge(&order),
+        Ok(how) => end_like(how),
         Err(error) => {
             let program = command.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             fail(NO_PROGRAM, format!("cannot run `{program}`: {error}"))
@@ -42,15 +42,13 @@ pub fn main(command: &[OsString]) -> ExitCode {
     }
 }
 
-/// How the command ended, and whether it was told to.
-fn run(command: &[OsString], root: &Path) -> io::Result<(How, bool)> {
+fn run(command: &[OsString], root: &Path) -> io::Result<How> {
     let name = command.first().map(OsString::as_os_str).unwrap_or_default();
-    let search_path = std::env::var_os("PATH").unwrap_or_default();
-    let program = program::find(name, root, &search_path).ok_or(io::ErrorKind::NotFound)?;
+    let program = program::find_here(name, root).ok_or(io::ErrorKind::NotFound)?;
     let cwd = Path::new(".");
     let tool = Tool { program: &program, argv: command, cwd, set: &[], heard: Heard::Nothing };
     let end = tool.run(Stdio::inherit(), None, &mut |_| Ok(ControlFlow::Continue(())))?;
-    Ok((end.how, end.asked_to_stop))
+    Ok(end.outcome())
 }
 
 fn judge(order: &Order) -> ExitCode {

@@ -84,7 +84,11 @@ impl Judgement {
 /// Judges what was produced.
 #[must_use]
 pub fn inspect(subject: &Subject) -> Judgement {
-    let found = match folder::files(subject.folder) {
+    let gate = subject.gate;
+    let looks_at_files =
+        gate.syntax || gate.min_bytes > 0 || !gate.markers.is_empty() || !gate.required_files.is_empty();
+    // A gate that leaves all to its command does not care how many files there are.
+    let found = match if looks_at_files { folder::files(subject.folder) } else { Ok(Some(Vec::new())) } {
         Ok(Some(found)) => found,
         Ok(None) => {
             let message = "the folder holds more files than can be looked at one by one".to_owned();

@@ -17,6 +17,12 @@ pub fn find(program: &OsStr, root: &Path, path: &OsStr) -> Option<PathBuf> {
         .find(|path| path.is_absolute() && is_executable(path))
 }
 
+/// As [`find`], with this process's own `PATH`.
+#[must_use]
+pub fn find_here(program: &OsStr, root: &Path) -> Option<PathBuf> {
+    find(program, root, &std::env::var_os("PATH").unwrap_or_default())
+}
+
 fn is_executable(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }

@@ -82,6 +82,18 @@ pub struct End {
     pub asked_to_stop: bool,
 }
 
+impl End {
+    /// How the attempt ends by it. What ended well because it was told to stop has not done its work, and whoever wants
+    /// to go on with its product must not.
+    #[must_use]
+    pub fn outcome(self) -> How {
+        match self.how {
+            How::Exited(0) if self.asked_to_stop => How::Signaled(nix::libc::SIGTERM),
+            how => how,
+        }
+    }
+}
+
 impl Tool<'_> {
     /// Runs it to its end or to `deadline`, with `stdin`; `hear` gets its output and may end it.
     ///

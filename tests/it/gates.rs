@@ -90,6 +90,24 @@ fn a_gate_command_that_hangs_or_crashes_is_inconclusive_and_leaves_nothing() {
 }
 
 #[test]
+fn a_command_that_has_its_handler_told_to_stop_does_not_get_around_the_gate() {
+    let bed = command_bed("trap '' TERM\nkill -TERM $PPID\nexit 0\n", "command = [\"false\"]\n");
+    one_job(&bed);
+    assert_ne!(bed.state("a").as_deref(), Some("completed"), "{}", bed.job("a"));
+    assert!(bed.attempts("a", "outcome").iter().all(|outcome| outcome != "succeeded"));
+}
+
+#[test]
+fn a_gate_of_a_command_alone_takes_any_number_of_files() {
+    let make = "mkdir d\ncd d\nseq 20001 | xargs touch\n";
+    for (gate, state) in [("command = [\"true\"]", "completed"), ("min_bytes = 1", "failed")] {
+        let bed = command_bed(make, gate);
+        one_job(&bed);
+        assert_eq!(bed.state("a").as_deref(), Some(state), "{gate}: {}", bed.error("a"));
+    }
+}
+
+#[test]
 fn the_gate_command_stands_in_the_produced_folder_and_its_words_are_kept() {
     let bed = command_bed("echo made > here\n", "command = [\"./gate.sh\", \"one arg\"]\n");
     bed.script(

@@ -35,8 +35,7 @@ pub(super) fn problems(config: &Config, root: &Path) -> Vec<Problem> {
 
 fn missing_program(field: String, command: &[String], root: &Path) -> Option<Problem> {
     let name = command.first()?;
-    let search_path = std::env::var_os("PATH").unwrap_or_default();
-    let found = program::find(OsStr::new(name), root, &search_path);
+    let found = program::find_here(OsStr::new(name), root);
     if found.is_some_and(|path| path.try_exists().unwrap_or(true)) {
         return None;
     }
