@@ -1,13 +1,13 @@
 //! Who else may put work into a source: of interest where its entries may carry commands, which run as this user.
 //!
-//! Looks at modes and owners of the file and of the folder in which it can be replaced; opens and changes nothing. A link
+//! Looks at modes and owners of the file or drop folder, and of the folder in which that can be replaced; opens and changes nothing. A link
 //! is looked at as what it is, and has no say of its own. Blocking.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use crate::config::{Source, SourceKind};
+use crate::config::Source;
 
 /// In a folder with this bit, only the owner of a file may replace it.
 const STICKY: u32 = 0o1000;
@@ -22,7 +22,7 @@ pub fn exposure(source: &Source) -> Option<String> {
     let file = source.path.symlink_metadata().ok();
     let own = file.as_ref().and_then(|meta| writers(meta).map(|who| (who, source.path.as_path())));
     let around = || {
-        let folder = source.path.parent().filter(|_| source.kind == SourceKind::Array)?;
+        let folder = source.path.parent()?;
         let meta = folder.symlink_metadata().ok()?;
         let is_kept = meta.mode() & STICKY != 0 && file.is_some();
         if is_kept { None } else { writers(&meta).map(|who| (who, folder)) }
@@ -56,6 +56,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::config::SourceKind;
 
     #[test]
     fn every_way_in_is_named_and_only_where_commands_are_allowed() {
@@ -80,11 +81,13 @@ mod tests {
                 assert_eq!(exposure(&source(path, kind, false)), None);
             }
         }
-        // Whoever may write to the folder may put another file in its place, unless it is one like /tmp.
-        set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
-        assert!(exposure(&array).unwrap().contains("everybody"));
-        set_permissions(dir.path(), Permissions::from_mode(0o1777)).unwrap();
-        assert_eq!(exposure(&array), None);
+        // Whoever may write to the folder around may put another in its place, unless it is one like /tmp.
+        for source in [&array, &source(&folder, SourceKind::Directory, true)] {
+            set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
+            assert!(exposure(source).unwrap().contains("everybody"));
+            set_permissions(dir.path(), Permissions::from_mode(0o1777)).unwrap();
+            assert_eq!(exposure(source), None);
+        }
         std::fs::remove_file(&file).unwrap();
         assert!(exposure(&array).is_some(), "anybody may put one there");
     }
