@@ -12,12 +12,10 @@ use crate::inbox::drop_folder::is_wanted;
 use crate::inbox::exposure::exposure;
 use crate::inbox::open::{OpenError, open_regular};
 use crate::inbox::parse::{ParseContext, Place, parse_entry};
-use crate::job::{ContentHash, Submission};
+use crate::job::{ContentHash, Fault, Submission};
 
 /// Largest file that is looked at, in bytes.
 const MAX_BYTES: u64 = 1 << 30;
-/// What helps with an entry that says nothing better.
-const MEND: &str = "correct the entry; the worker reads the file again by itself";
 /// What helps with a file whose structure is broken.
 const MEND_FILE: &str = "correct the file; until then the worker reads nothing more from it";
 
@@ -152,10 +150,9 @@ impl<'a> QueueCheck<'a> {
         let place = Place { file: &file.shown, line: text.line, column: text.column };
         let context = ParseContext { source: file.source, allow_commands: file.allow_commands, place };
         match parse_entry(&text.bytes, &context) {
-            Submission::Rejected { reason, .. } => {
-                let (line, column, sentence) = take_place(&reason, &file.shown);
-                let problem = Problem::told(sentence, MEND);
-                self.note(file, Problem { line, column, ..problem });
+            Submission::Rejected { reason, fault, .. } => {
+                let place = Place { line: fault.line, column: fault.column, ..place };
+                self.note(file, rejected(&reason, *fault, place));
             }
             Submission::Runnable(entry) if entry.has_own_id => {
                 let here = place.to_string();
@@ -187,17 +184,16 @@ fn read(path: &Path) -> Result<(Vec<u8>, bool), OpenError> {
     Ok((bytes, others_write))
 }
 
-/// `file:line:column: sentence` taken apart.
-fn take_place<'a>(reason: &'a str, shown: &str) -> (Option<u64>, Option<u64>, &'a str) {
-    let file = crate::terminal::escape(shown);
-    let parts = || {
-        let rest = reason.strip_prefix(file.as_ref())?.strip_prefix(':')?;
-        let (line, rest) = rest.split_once(':')?;
-        let (column, sentence) = rest.split_once(": ")?;
-        Some((line.parse().ok()?, column.parse().ok()?, sentence))
-    };
-    match parts() {
-        Some((line, column, sentence)) => (Some(line), Some(column), sentence),
-        None => (None, None, reason),
+/// An entry that can never run: its place and field stand beside what is wrong, so they are left out of that.
+fn rejected(reason: &str, fault: Fault, place: Place<'_>) -> Problem {
+    let what = reason.strip_prefix(&format!("{place}: ")).unwrap_or(reason);
+    let field = fault.field.as_ref().map(|field| format!("`{field}`: ")).unwrap_or_default();
+    let what = what.strip_prefix(&field).unwrap_or(what).to_owned();
+    let (line, column) = (Some(fault.line), Some(fault.column));
+    // It stands in the middle of a sentence here.
+    let mut advice = fault.fix;
+    if let Some(first) = advice.get_mut(..1) {
+        first.make_ascii_lowercase();
     }
+    Problem { line, column, field: fault.field, what, advice, ..Problem::default() }
 }

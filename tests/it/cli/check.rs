@@ -48,14 +48,14 @@ fn every_mistake_is_named_with_its_place_and_what_to_do() {
     assert_eq!(ran.code, Some(1));
     assert_snapshot!(bed.redact(&ran.out), @r#"
     stallproof.toml:2:1: unknown field `slotz`, expected one of `slots`, `max_per_key`, `handler`, `timeout`, `kill_grace`, `shutdown_grace`, `log_cap_bytes`, `pass_env`, `allow_commands`; correct the line; every key is optional
-    implementations/a.json:1:12: not valid JSON: invalid unicode code point; correct the entry; the worker reads the file again by itself
+    implementations/a.json:1:12: not valid JSON: invalid unicode code point; rewrite the entry as one valid JSON object
     implementations/b.json: everybody may write to it, and so add jobs; take that away: chmod o-w
     implementations/c.json: `DIR/implementations/c.json` is a FIFO, not a regular file; take it away
     implementations/d.json: `DIR/implementations/d.json` is a symbolic link; name the file it leads to instead
     ideas_log.json:2:2: id: another entry has the same id and other content, at ideas_log.json:1:2; give one of them another id; the first one stands
-    ideas_log.json:3:2: title: expected a string, found 7; correct the entry; the worker reads the file again by itself
-    ideas_log.json:4:2: command: refused from source `ideas`; set `allow_commands = true` under [sources.ideas] in stallproof.toml, or use `stallproof add -- COMMAND`
-    ideas_log.json:5:23: not valid JSON: invalid number; correct the entry; the worker reads the file again by itself
+    ideas_log.json:3:2: title: expected a string, found 7; give the entry a `title`
+    ideas_log.json:4:2: command: refused from source `ideas`; set `allow_commands = true` under [sources.ideas] in stallproof.toml, or use `stallproof add -- COMMAND`; remove `command` and give the entry a `title`; only its owner can allow commands in this source
+    ideas_log.json:5:23: not valid JSON: invalid number; rewrite the entry as one valid JSON object
     ideas_log.json:6:1: the file ends before the array does: `,` or `]` should follow; correct the file; until then the worker reads nothing more from it
     QAissue.json:1:1: expected an array `[…]`, found an object; correct the file; until then the worker reads nothing more from it
     11 problems in 6 files, 6 entries
@@ -64,6 +64,17 @@ fn every_mistake_is_named_with_its_place_and_what_to_do() {
     assert_eq!(report["ok"], false);
     let first = &report["problems"][0];
     assert_eq!((&first["file"], &first["line"]), (&json!("stallproof.toml"), &json!(2)));
+}
+
+#[test]
+fn what_is_found_may_look_like_an_advice() {
+    let bed = Bed::new();
+    bed.write("ideas_log.json", r#"[{"title": "t", "priority": "so; urgent"}]"#);
+    let report = bed.run(&["check", "--json"]).json();
+    let problem = &report["problems"][0];
+    assert_eq!(problem["field"], "priority");
+    assert!(problem["what"].as_str().unwrap().contains("so; urgent"), "{problem}");
+    assert!(problem["advice"].as_str().unwrap().starts_with("set `priority` to"), "{problem}");
 }
 
 #[test]
