@@ -121,8 +121,8 @@ pub struct Board {
 #[derive(Debug, Default)]
 struct Notes {
     version: u64,
-    by_source: BTreeMap<String, Vec<Problem>>,
-    left_out: BTreeMap<String, usize>,
+    /// What each source has published, and how many more it had.
+    by_source: BTreeMap<String, (Vec<Problem>, usize)>,
     /// Sources that have not looked yet.
     awaited: BTreeSet<String>,
 }
@@ -152,7 +152,9 @@ impl Board {
     #[must_use]
     pub fn all(&self) -> (Vec<Problem>, usize) {
         let notes = self.inner.lock().expect(NO_PANIC);
-        (notes.by_source.values().flatten().cloned().collect(), notes.left_out.values().sum())
+        let published = || notes.by_source.values();
+        let problems = published().flat_map(|(problems, _)| problems).cloned().collect();
+        (problems, published().map(|(_, left_out)| left_out).sum())
     }
 }
 
@@ -191,11 +193,11 @@ impl Desk {
         problems.truncate(MOST);
         let mut notes = self.board.inner.lock().expect(NO_PANIC);
         notes.awaited.remove(&self.source);
-        if notes.by_source.get(&self.source).is_none_or(|before| *before != problems) {
-            notes.by_source.insert(self.source.clone(), problems);
+        let published = (problems, left_out);
+        if notes.by_source.get(&self.source) != Some(&published) {
+            notes.by_source.insert(self.source.clone(), published);
             notes.version += 1;
         }
-        notes.left_out.insert(self.source.clone(), left_out);
     }
 }
 
@@ -219,5 +221,8 @@ mod tests {
         assert_eq!((left.len(), left[0].file.as_str(), left_out), (1, "b", 0));
         desk("a").publish((0..MOST + 3).map(|n| problem(&n.to_string())));
         assert_eq!(board.all().1, 3);
+        let version = board.version();
+        desk("a").publish((0..MOST + 4).map(|n| problem(&n.to_string())));
+        assert!(board.version() > version, "that there are more is news");
     }
 }
