@@ -103,6 +103,7 @@ pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Resu
         span: Duration::from_secs_f64(args.minutes * 60.0),
         max_jobs: args.jobs,
         seed,
+        keep: args.keep,
     };
     let mut progress = progress::Progress::new();
     let ran = selftest::run(&root, &options, stop, &mut progress);

@@ -138,9 +138,7 @@ impl Report {
     }
 
     fn print(&self, out: &mut Out) -> std::io::Result<()> {
-        let word = serde_json::to_value(self.state).ok();
-        let word = word.as_ref().and_then(|word| word.as_str()).unwrap_or("unknown");
-        let mut line = out.style.paint(colour(self.state), word);
+        let mut line = out.style.paint(colour(self.state), self.state.as_str());
         if let Some(pid) = self.pid {
             line += &format!("  pid {pid}");
         }

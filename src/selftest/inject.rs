@@ -204,10 +204,15 @@ impl Driver<'_> {
     }
 
     fn clock_step(&mut self) -> Result<bool, RunError> {
+        if self.rig.worker().is_none() {
+            return Ok(false);
+        }
         for prefix in [clock::a_day_ahead(), Vec::new()] {
-            let Some(worker) = self.rig.worker() else { return Ok(false) };
-            self.kill(&worker)?;
-            self.rig.start_worker_by(&prefix)?;
+            // The one on the other clock may have ended by itself; its place is taken all the same.
+            if let Some(worker) = self.rig.worker() {
+                self.kill(&worker)?;
+            }
+            self.rig.start_worker(&prefix)?;
             self.pause(Duration::from_millis(1000))?;
         }
         Ok(true)

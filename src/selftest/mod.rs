@@ -46,6 +46,8 @@ pub struct Options {
     pub max_jobs: Option<u64>,
     /// What everything random is derived from.
     pub seed: u64,
+    /// Whether the scratch folder is kept also when nothing is wrong.
+    pub keep: bool,
 }
 
 /// What came of a run.
@@ -83,8 +85,15 @@ pub fn run(
         Ok(Outcome { tally, balance })
     });
     if small_disk {
-        let keep = drawn.as_ref().is_ok_and(|outcome| !outcome.balance.is_even());
-        small_disk::take_away(&place.jobs(), keep)?;
+        let is_over = match &drawn {
+            Ok(outcome) => outcome.balance.is_even(),
+            Err(error) => matches!(error, RunError::Stopped),
+        };
+        let taken = small_disk::take_away(&place.jobs(), options.keep || !is_over);
+        // A verdict, or the reason why there is none, says more than what is in the way of tidying up.
+        if drawn.as_ref().is_ok_and(|_| is_over) {
+            taken?;
+        }
     }
     drawn
 }

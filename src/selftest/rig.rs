@@ -108,7 +108,7 @@ impl Rig {
     /// # Errors
     /// When one of them cannot be started.
     pub fn start(&mut self) -> io::Result<()> {
-        self.start_worker()?;
+        self.start_worker(&[])?;
         self.start_monitor()
     }
 
@@ -155,19 +155,11 @@ impl Rig {
         Ok(launch.detached()?.id().cast_signed())
     }
 
-    fn start_worker(&mut self) -> io::Result<()> {
-        self.worker_due = None;
-        let dir = self.place.dir();
-        let pid = self.launch(&self.stallproof, &["--dir", &dir.to_string_lossy(), "worker"])?;
-        self.workers.insert(pid);
-        Ok(())
-    }
-
-    /// Starts a worker by a command that ends in becoming it; its pid.
+    /// Starts a worker, by a command that ends in becoming it where `prefix` is one.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start_worker_by(&mut self, prefix: &[String]) -> io::Result<i32> {
+    pub fn start_worker(&mut self, prefix: &[String]) -> io::Result<()> {
         self.worker_due = None;
         let mut command = prefix.to_vec();
         let dir = self.place.dir().to_string_lossy().into_owned();
@@ -179,7 +171,7 @@ impl Rig {
         ]);
         let pid = self.launch_command(&command)?;
         self.workers.insert(pid);
-        Ok(pid)
+        Ok(())
     }
 
     fn start_monitor(&mut self) -> io::Result<()> {
@@ -263,7 +255,7 @@ impl Rig {
             }
             None => match self.worker_due {
                 Some(due) if now >= due => {
-                    self.start_worker()?;
+                    self.start_worker(&[])?;
                     // It has to take the lock first, and may lose it to one that the monitor has started.
                     self.worker_due = Some(now + MISSED_AFTER);
                 }

@@ -15,25 +15,17 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::job::State;
 
-/// What a job says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
-    /// Its first act.
-    Start,
-    /// It is still there.
-    Tick,
-    /// Its last act.
-    End,
-    /// A process that it left behind is still there.
-    Left,
-}
-
-impl What {
-    const ALL: [(Self, &'static str); 4] =
-        [(Self::Start, "start"), (Self::Tick, "tick"), (Self::End, "end"), (Self::Left, "left")];
-
-    fn word(self) -> &'static str {
-        Self::ALL.iter().find(|(what, _)| *what == self).map_or("", |(_, word)| word)
+crate::words::words! {
+    /// What a job says.
+    What {
+        /// Its first act.
+        Start = "start",
+        /// It is still there.
+        Tick = "tick",
+        /// Its last act.
+        End = "end",
+        /// A process that it left behind is still there.
+        Left = "left",
     }
 }
 
@@ -54,7 +46,7 @@ pub struct SideLine {
 
 impl fmt::Display for SideLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {} {} {}", self.what.word(), self.id, self.attempt, self.pid, self.ns)
+        write!(f, "{} {} {} {} {}", self.what, self.id, self.attempt, self.pid, self.ns)
     }
 }
 
@@ -91,9 +83,8 @@ impl FromStr for SideLine {
     fn from_str(line: &str) -> Result<Self, BadLine> {
         let bad = || BadLine(line.to_owned());
         let words: [&str; 5] = line.split(' ').collect::<Vec<_>>().try_into().map_err(|_| bad())?;
-        let what = What::ALL.iter().find(|(_, word)| *word == words[0]).ok_or_else(bad)?.0;
         Ok(Self {
-            what,
+            what: words[0].parse().map_err(|_| bad())?,
             id: words[1].to_owned(),
             attempt: words[2].parse().map_err(|_| bad())?,
             pid: words[3].parse().map_err(|_| bad())?,

@@ -21,32 +21,19 @@ const PAGE: usize = 4096;
 /// A larger file is not a status file.
 const MAX_BYTES: u64 = 4 << 20;
 
-/// What the worker is doing as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WorkerState {
-    /// Settling what the last worker left.
-    Starting,
-    /// Taking work.
-    Ready,
-    /// No new work is started; running attempts may end.
-    Draining,
-    /// Ended on purpose.
-    Stopped,
-    /// Never written: what a reader says of a file whose writer is gone or silent.
-    Stale,
-}
-
-impl std::fmt::Display for WorkerState {
-    /// The word that stands in the file.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Starting => "starting",
-            Self::Ready => "ready",
-            Self::Draining => "draining",
-            Self::Stopped => "stopped",
-            Self::Stale => "stale",
-        })
+crate::words::words! {
+    /// What the worker is doing as a whole.
+    WorkerState {
+        /// Settling what the last worker left.
+        Starting = "starting",
+        /// Taking work.
+        Ready = "ready",
+        /// No new work is started; running attempts may end.
+        Draining = "draining",
+        /// Ended on purpose.
+        Stopped = "stopped",
+        /// Never written: what a reader says of a file whose writer is gone or silent.
+        Stale = "stale",
     }
 }
 

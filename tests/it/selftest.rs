@@ -108,6 +108,15 @@ fn with_chaos_the_balance_is_even_as_well() {
 }
 
 #[test]
+fn what_is_kept_is_all_of_it() {
+    let mut run = Run::start(&["--chaos", "--minutes", "0.05", "--seed", "9", "--jobs", "20", "--keep"]);
+    let output = run.end();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let jobs = run.scratch().unwrap().join("work/.stallproof/jobs");
+    assert!(fs::read_dir(&jobs).unwrap().count() > 0, "the attempts' folders are there");
+}
+
+#[test]
 fn an_entry_that_is_said_to_be_written_and_is_not_is_found_and_the_folder_is_kept() {
     let mut run = Run::start(&["--minutes", "0.05", "--seed", "7"]);
     let log = wait_for("the log of the writers", || {

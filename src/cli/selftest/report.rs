@@ -125,11 +125,11 @@ fn figures(balance: &Balance, out: &mut Out) -> anyhow::Result<()> {
 pub(super) fn to_json(about: &About<'_>, outcome: &Outcome, kept: bool) -> Value {
     let Outcome { tally, balance } = outcome;
     let injected: Map<String, Value> =
-        tally.injected.iter().map(|(fault, times)| (fault.key(), (*times).into())).collect();
+        tally.injected.iter().map(|(fault, times)| (fault.as_str().to_owned(), (*times).into())).collect();
     let skipped: Map<String, Value> = tally
         .skipped
         .iter()
-        .map(|(fault, why): (&Fault, &String)| (fault.key(), why.as_str().into()))
+        .map(|(fault, why): (&Fault, &String)| (fault.as_str().to_owned(), why.as_str().into()))
         .collect();
     json!({
         "passed": balance.is_even(),
