@@ -40,7 +40,7 @@ impl Generate {
         now
     }
 
-    /// Every template it may use, with the key that names it.
+    /// Every template it may use.
     pub fn templates(&self) -> impl Iterator<Item = &Path> {
         self.template
             .iter()

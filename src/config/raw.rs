@@ -185,7 +185,7 @@ impl RawConfig {
             materialize_gate: GateConfig::default(),
             retry: self.retry.check()?,
             rework: self.rework.check(),
-            admission: self.admission.check()?,
+            admission: self.admission.check(),
             lanes,
             rules: self.rules.into_iter().map(RawRule::check).collect::<Result<_, _>>()?,
             monitor: self.monitor.check(workdir)?,

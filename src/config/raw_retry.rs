@@ -99,11 +99,11 @@ impl RawRework {
 }
 
 impl RawAdmission {
-    pub(super) fn check(self) -> Result<Admission, String> {
-        Ok(Admission {
+    pub(super) fn check(self) -> Admission {
+        Admission {
             min_free_memory: self.min_free_memory.map_or(128 << 20, |size| size.0),
             min_free_disk: self.min_free_disk.map(|size| size.0),
-        })
+        }
     }
 }
 
