@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use stallproof::config::{Config, parse_duration};
+use stallproof::config::Config;
+use stallproof::duration::parse_duration;
 use stallproof::workdir::Workdir;
 
 static PLACE: LazyLock<Workdir> = LazyLock::new(|| Workdir::open(Path::new("/")).expect("there is a root"));

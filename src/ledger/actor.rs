@@ -468,7 +468,7 @@ impl Actor {
         })
     }
 
-    /// One try: every command in a savepoint of its own, then the commit.
+    /// One try at the whole batch.
     fn transaction(&mut self, commands: &mut [Command], durable: bool) -> Result<Vec<Result<()>>> {
         if self.syncs != Some(durable) {
             self.conn.pragma_update(None, "synchronous", if durable { "FULL" } else { "NORMAL" })?;
@@ -476,7 +476,7 @@ impl Actor {
         }
         let epoch = self.epoch;
         let check = |conn: &Connection| write::check_epoch(conn, epoch);
-        batch::run(&self.conn, check, commands.iter_mut(), |conn, command| (command.step)(conn, epoch))
+        batch::run(&self.conn, check, commands, |conn, command| (command.step)(conn, epoch))
     }
 }
 

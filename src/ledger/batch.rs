@@ -10,33 +10,64 @@ use super::LedgerError;
 type Result<T> = std::result::Result<T, LedgerError>;
 
 /// Runs `steps` in order inside one write transaction and commits. A step's own refusal is its answer and undoes only
-/// that step; an error that concerns the whole ledger rolls everything back.
+/// that step; an error that concerns the whole ledger rolls everything back. A step may be run twice, and what counts is
+/// the second time.
+///
+/// To undo one step takes a savepoint around it, and that costs a copy of every page it changes. Refusals are rare, so
+/// the steps are first run without; when one of them is refused, all are undone and run again, each with its own.
 pub(super) fn run<S>(
     conn: &Connection,
-    check: impl FnOnce(&Connection) -> Result<()>,
-    steps: impl Iterator<Item = S>,
-    mut step: impl FnMut(&Connection, S) -> Result<()>,
+    check: impl Fn(&Connection) -> Result<()>,
+    steps: &mut [S],
+    mut step: impl FnMut(&Connection, &mut S) -> Result<()>,
 ) -> Result<Vec<Result<()>>> {
-    execute(conn, "BEGIN IMMEDIATE")?;
-    let body = || -> Result<Vec<Result<()>>> {
+    let all_done = transaction(conn, || {
         check(conn)?;
-        let mut answers = Vec::new();
-        for one in steps {
+        for one in &mut *steps {
+            match step(conn, one) {
+                Err(err) if is_refusal(&err) => return Ok(None),
+                done => done?,
+            }
+        }
+        Ok(Some(()))
+    })?;
+    if all_done.is_some() {
+        return Ok(steps.iter().map(|_| Ok(())).collect());
+    }
+    let answers = transaction(conn, || {
+        check(conn)?;
+        let mut answers = Vec::with_capacity(steps.len());
+        for one in &mut *steps {
             execute(conn, "SAVEPOINT step")?;
             let answer = step(conn, one);
             match &answer {
                 Ok(()) => {}
-                Err(err) if err.is_transient() || err.is_unknown() => return answer.map(|()| answers),
-                Err(_) => execute(conn, "ROLLBACK TO step")?,
+                Err(err) if is_refusal(err) => execute(conn, "ROLLBACK TO step")?,
+                Err(_) => return answer.map(|()| None),
             }
             execute(conn, "RELEASE step")?;
             answers.push(answer);
         }
-        execute(conn, "COMMIT")?;
-        Ok(answers)
-    };
-    let result = body();
-    if result.is_err() {
+        Ok(Some(answers))
+    })?;
+    Ok(answers.unwrap_or_default())
+}
+
+/// Whether an error concerns one step alone.
+fn is_refusal(err: &LedgerError) -> bool {
+    !err.is_transient() && !err.is_unknown()
+}
+
+/// Commits what `body` did. An error undoes it, and so does `None`.
+fn transaction<T>(conn: &Connection, body: impl FnOnce() -> Result<Option<T>>) -> Result<Option<T>> {
+    execute(conn, "BEGIN IMMEDIATE")?;
+    let result = body().and_then(|done| {
+        if done.is_some() {
+            execute(conn, "COMMIT")?;
+        }
+        Ok(done)
+    });
+    if !matches!(result, Ok(Some(_))) {
         // SQLite may have rolled back by itself; then there is nothing left to undo, and the first error counts.
         let _ = execute(conn, "ROLLBACK");
     }

@@ -3,7 +3,7 @@
 //! Each is guarded by the state it leaves and can be carried out twice with the same effect as once, so that a
 //! transaction whose commit has an unknown outcome may simply be tried again.
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::rows::{AttemptError, Claim, Claimed, FinishedAttempt, HolderId, LiveAttempt, Next};
 use super::{LedgerError, holds, rework};
@@ -15,26 +15,20 @@ type Result<T> = std::result::Result<T, LedgerError>;
 /// `queued -> running` with an attempt record. `None`: the job is not ours to start. A pause is looked at here as well:
 /// once it is recorded nothing starts, whatever the scheduler knew.
 pub(super) fn claim(conn: &Connection, claim: &Claim, epoch: i64, now: Millis) -> Result<Option<Claimed>> {
-    let moved = conn
-        .prepare_cached(
-            "UPDATE job SET state = 'running', last_attempt = last_attempt + 1,
-                 started_at = coalesce(started_at, ?2)
-             WHERE seq = ?1 AND state = 'queued' AND due_at IS NULL AND unmet = 0 AND cancel_requested = 0
-                 AND NOT EXISTS (SELECT 1 FROM hold JOIN class ON class.id = job.class
-                     WHERE reason = 'paused' AND (kind = 'all' OR kind = 'lane' AND name = lane
-                         OR kind = 'source' AND name = source OR kind = 'handler' AND name = handler))",
-        )?
-        .execute(params![claim.seq, now.0])?;
-    if moved == 0 {
-        return Ok(None);
-    }
-    let mut claimed = claimed_job(conn, claim.seq)?;
+    let Some(mut claimed) = claimable(conn, claim.seq)? else { return Ok(None) };
+    claimed.number += 1;
     if claimed.output_dir.is_empty() {
-        claimed.output_dir = name_output(conn, &claimed)?;
+        claimed.output_dir = free_output_name(conn, &claimed)?;
     }
     if claimed.number > 1 {
         claimed.errors = earlier_errors(conn, claim.seq)?;
     }
+    // In one statement, because each change of a job's row is a change of its indexes and a look at its triggers.
+    conn.prepare_cached(
+        "UPDATE job SET state = 'running', last_attempt = ?2, started_at = coalesce(started_at, ?3), output_dir = ?4
+         WHERE seq = ?1",
+    )?
+    .execute(params![claim.seq, claimed.number, now.0, claimed.output_dir])?;
     conn.prepare_cached(
         "INSERT INTO attempt (job, number, epoch, slot, holder_pid, holder_start, boot_id, claimed_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -52,6 +46,18 @@ pub(super) fn claim(conn: &Connection, claim: &Claim, epoch: i64, now: Millis) -
     Ok(Some(claimed))
 }
 
+/// A job that may start now, with the number of its last attempt.
+fn claimable(conn: &Connection, seq: Seq) -> Result<Option<Claimed>> {
+    let sql = format!(
+        "SELECT {CLAIMED_COLUMNS} FROM {CLAIMED_TABLES}
+         WHERE job.seq = ?1 AND state = 'queued' AND due_at IS NULL AND unmet = 0 AND cancel_requested = 0
+             AND NOT EXISTS (SELECT 1 FROM hold
+                 WHERE reason = 'paused' AND (kind = 'all' OR kind = 'lane' AND name = lane
+                     OR kind = 'source' AND name = source OR kind = 'handler' AND name = handler))"
+    );
+    Ok(conn.prepare_cached(&sql)?.query_row([seq], claimed_row).optional()?)
+}
+
 const CLAIMED_COLUMNS: &str =
     "job.seq, job.id, last_attempt, attempts, max_attempts, title, language, source, handler, timeout_ms,
      coalesce(output_dir, ''), job.error, lane, concurrency_key, again,
@@ -59,11 +65,6 @@ const CLAIMED_COLUMNS: &str =
 const CLAIMED_TABLES: &str = "job JOIN class ON class.id = job.class JOIN entry ON entry.job = job.seq";
 /// Columns of [`CLAIMED_COLUMNS`]; what a query adds comes after them.
 const CLAIMED_WIDTH: usize = 17;
-
-fn claimed_job(conn: &Connection, seq: Seq) -> Result<Claimed> {
-    let sql = format!("SELECT {CLAIMED_COLUMNS} FROM {CLAIMED_TABLES} WHERE job.seq = ?1");
-    Ok(conn.prepare_cached(&sql)?.query_row([seq], claimed_row)?)
-}
 
 fn claimed_row(row: &Row<'_>) -> rusqlite::Result<Claimed> {
     Ok(Claimed {
@@ -105,21 +106,16 @@ fn earlier_errors(conn: &Connection, seq: Seq) -> Result<Vec<AttemptError>> {
     Ok(errors)
 }
 
-/// Gives the job a folder name that no other job has.
-fn name_output(conn: &Connection, claimed: &Claimed) -> Result<String> {
-    let mut take = conn.prepare_cached(
-        "UPDATE job SET output_dir = ?2
-         WHERE seq = ?1 AND NOT EXISTS (SELECT 1 FROM job WHERE output_dir = ?2)",
-    )?;
+/// A folder name that no job has.
+fn free_output_name(conn: &Connection, claimed: &Claimed) -> Result<String> {
+    let mut is_taken = conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM job WHERE output_dir = ?1)")?;
     for name in crate::slug::folder_names(&claimed.title, &claimed.id.0) {
-        if take.execute(params![claimed.seq, name])? == 1 {
+        if !is_taken.query_row([&name], |row| row.get::<_, bool>(0))? {
             return Ok(name);
         }
     }
     // The last candidate carries 128 bits of the id's hash, so this is a row number in practice never needed.
-    let name = format!("job-{}", claimed.seq);
-    take.execute(params![claimed.seq, name])?;
-    Ok(name)
+    Ok(format!("job-{}", claimed.seq))
 }
 
 /// Notes the process of a live attempt.

@@ -29,9 +29,9 @@ use crate::retry::failures::Failures;
 const NOTE_AFTER: Duration = Duration::from_millis(100);
 /// Before an adopted attempt is told to stop, and between two tellings.
 const STOP_PAUSE: Duration = Duration::from_millis(20);
-/// Ends of one slot that may be on their way into the ledger at once: they share its disk, and until they are there
-/// their jobs still count as running.
-const MOST_UNRECORDED: usize = 16;
+/// Ends of one slot that may be on their way into the ledger at once. More than a slot can come by while the ledger holds
+/// them back to share an fsync: otherwise every slot would wait for that in turn, and the ledger for them.
+const MOST_UNRECORDED: usize = 256;
 /// Between two tries to start a holder.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
