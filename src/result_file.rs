@@ -12,7 +12,6 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use nix::libc;
-use serde::de::DeserializeOwned;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
@@ -55,7 +54,7 @@ impl Report {
     /// When the file cannot be written; it is then as it was.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         // As text: a number read and written again may be another one.
-        let mut result: BTreeMap<String, Box<RawValue>> = read_as(path);
+        let mut result = read_raw(path);
         let said_before = result.get("message").is_some_and(|said| said.get().starts_with('"'));
         let is_good = self.gate.is_none_or(|gate| gate == GateVerdict::Pass) && !self.outputs.is_empty();
         // A success of the program's own is best told in its own words.
@@ -85,14 +84,16 @@ fn say(message: &str) {
     let _ = writeln!(io::stderr(), "{}", crate::gate::printable(message));
 }
 
-/// The object in the file at `path`; an empty one when there is none.
+/// The object in the file at `path`; an empty one when there is none. A value that cannot be held (a number beyond all
+/// bounds, a thousand arrays in each other) costs its own field alone.
 #[must_use]
 pub fn read(path: &Path) -> Map<String, Value> {
-    read_as(path)
+    let held = |(name, raw): (String, Box<RawValue>)| Some((name, serde_json::from_str(raw.get()).ok()?));
+    read_raw(path).into_iter().filter_map(held).collect()
 }
 
-fn read_as<T: DeserializeOwned + Default>(path: &Path) -> T {
-    let read = || -> Option<T> {
+fn read_raw(path: &Path) -> BTreeMap<String, Box<RawValue>> {
+    let read = || {
         let mut bytes = Vec::new();
         open_plain(path).ok()?.take(MAX_RESULT_BYTES).read_to_end(&mut bytes).ok()?;
         serde_json::from_slice(&bytes).ok()
@@ -160,6 +161,14 @@ mod tests {
         assert_eq!(word("failed"), Some(GateVerdict::Fail));
         assert_eq!(word("blocked"), Some(GateVerdict::Blocked));
         assert_eq!(word("unchecked"), None);
+    }
+
+    #[test]
+    fn a_value_nobody_can_hold_costs_its_own_field_alone() {
+        let deep = "[".repeat(1000) + &"]".repeat(1000);
+        let result = write(&format!(r#"{{"a": 1e400, "b": {deep}, "retry_at": "10m"}}"#), &Report::default());
+        assert_eq!(result["retry_at"], "10m");
+        assert!(!result.contains_key("a") && !result.contains_key("b"), "{result:?}");
     }
 
     #[test]
