@@ -1,13 +1,15 @@
 //! Chooses which job starts next.
 //!
 //! The [`policy`] is pure. The loop ([`Scheduler::run`]) keeps a short list of candidates so that a claim costs the same
-//! however many jobs wait, takes a free slot before it claims, and hands the claimed job to that slot. It never touches
-//! processes or files.
+//! however many jobs wait, takes a free slot before it claims, and hands the claimed job to that slot. Slots whose jobs
+//! are brief are dealt several at once, but only out of a backlog that is longer than the list: then nobody's turn comes
+//! later for it, and no slot stands idle beside a job that another one keeps for itself. It never touches processes or
+//! files.
 
 pub mod explain;
 pub mod policy;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -17,8 +19,8 @@ use self::policy::{Gates, Limits, Situation, Usage, choose};
 use crate::clock::Millis;
 use crate::config::Live;
 use crate::job::Seq;
-use crate::ledger::{Candidate, Claim, Hold, Ledger, LedgerError};
-use crate::runner::offer::{FreeSlot, Load, SlotEvent};
+use crate::ledger::{Candidate, Claim, Claimed, Hold, Ledger, LedgerError};
+use crate::runner::offer::{Dealt, FreeSlot, Load, SlotEvent};
 use crate::status::Part;
 
 /// First tries, and retries, fetched at once.
@@ -35,8 +37,13 @@ pub struct Scheduler {
     limits: Limits,
     run_id: Option<String>,
     events: mpsc::UnboundedReceiver<SlotEvent>,
+    /// Slots that take work: idle ones, and busy ones that would take more out of a backlog.
     free: Vec<FreeSlot>,
     usage: Usage,
+    /// Where the jobs are that count in `usage`.
+    places: HashMap<Seq, u32>,
+    /// Counts what may have made jobs ready.
+    ready: watch::Receiver<u64>,
     holds: Vec<Hold>,
     gates: Gates,
     window: Vec<Candidate>,
@@ -57,6 +64,7 @@ impl Scheduler {
         events: mpsc::UnboundedReceiver<SlotEvent>,
     ) -> Self {
         Self {
+            ready: ledger.ready(),
             ledger,
             part,
             limits: Limits::of(&settings.config(), settings.slots()),
@@ -65,6 +73,7 @@ impl Scheduler {
             events,
             free: Vec::new(),
             usage: Usage::default(),
+            places: HashMap::new(),
             holds: Vec::new(),
             gates: Gates::default(),
             window: Vec::new(),
@@ -76,7 +85,6 @@ impl Scheduler {
 
     /// Starts jobs until `stop` becomes true.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), LedgerError> {
-        let mut ready = self.ledger.ready();
         self.refresh().await?;
         while !*stop.borrow() {
             self.part.round_done();
@@ -88,7 +96,7 @@ impl Scheduler {
                     Some(event) => self.note(event),
                     None => return Ok(()),
                 },
-                _ = ready.changed() => {
+                _ = self.ready.changed() => {
                     self.refresh().await?;
                 }
                 () = settings.changed() => {
@@ -109,8 +117,8 @@ impl Scheduler {
                 self.note(event);
             }
             // What ended may have closed a gate; a slot that is free because of it must not run through before.
-            if ready.has_changed().unwrap_or(false) {
-                ready.borrow_and_update();
+            if self.ready.has_changed().unwrap_or(false) {
+                self.ready.borrow_and_update();
                 self.refresh().await?;
             }
             self.start_jobs().await?;
@@ -123,14 +131,28 @@ impl Scheduler {
             SlotEvent::Free(slot) if is_wanted(&slot, self.settings.slots()) => self.free.push(slot),
             SlotEvent::Free(_) => {}
             SlotEvent::Ended(seq) => {
-                let Some(load) = self.usage.remove(seq) else { return };
+                let Some(load) = self.remove(seq) else { return };
                 // Room in a lane or key may let in a job that the window was fetched without.
                 self.stale |= load.key.is_some()
                     || self.limits.lanes.contains_key(&load.lane)
                     || self.gates.is_on_trial(&load.handler);
             }
-            SlotEvent::Adopted(load) => self.usage.add(load),
+            SlotEvent::Returned(seq) => {
+                self.remove(seq);
+                self.stale = true;
+            }
+            SlotEvent::Adopted(slot, load) => self.add(slot, load),
         }
+    }
+
+    fn add(&mut self, slot: u32, load: Load) {
+        self.places.insert(load.seq, slot);
+        self.usage.add(load);
+    }
+
+    fn remove(&mut self, seq: Seq) -> Option<Load> {
+        self.places.remove(&seq);
+        self.usage.remove(seq)
     }
 
     fn situation(&self) -> Situation<'_> {
@@ -150,12 +172,10 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Fills free slots while there is anything to start.
+    /// Deals jobs to free slots while there is anything to start.
     async fn start_jobs(&mut self) -> Result<(), LedgerError> {
         loop {
-            // While surplus slots finish what they have, the others take nothing new beyond the number in force.
-            let room = self.limits.slots.saturating_sub(self.usage.running()).min(self.free.len());
-            if room == 0 {
+            if self.seats().iter().sum::<usize>() == 0 {
                 return Ok(());
             }
             if self.stale || self.window.is_empty() {
@@ -171,7 +191,8 @@ impl Scheduler {
                     return Ok(());
                 }
             }
-            let picks = choose(&self.window, self.situation(), room);
+            let seats = self.seats();
+            let picks = choose(&self.window, self.situation(), seats.iter().sum());
             if picks.is_empty() {
                 // Everything in the window waits for a lane or key that filled up since it was fetched. What stands
                 // behind it may not; a window that is fetched now is without what is full, so this ends.
@@ -181,34 +202,80 @@ impl Scheduler {
                 self.window.clear();
                 continue;
             }
-            self.claim(picks).await?;
+            self.claim(picks, &seats).await?;
         }
     }
 
-    async fn claim(&mut self, picks: Vec<Candidate>) -> Result<(), LedgerError> {
+    /// How many jobs each free slot may be dealt now; idle slots come first. While surplus slots finish what they have,
+    /// the others take nothing new beyond the number in force.
+    fn seats(&mut self) -> Vec<usize> {
+        let busy: HashSet<u32> = self.places.values().copied().collect();
+        let mut room = self.limits.slots.saturating_sub(busy.len());
+        self.free.retain(|slot| !slot.work.is_closed());
+        self.free.sort_by_key(|slot| busy.contains(&slot.index));
+        let of_backlog = |slot: &FreeSlot| if self.is_cut { slot.most } else { 0 };
+        let mut seats = Vec::with_capacity(self.free.len());
+        for slot in &self.free {
+            let is_idle = !busy.contains(&slot.index);
+            seats.push(match (is_idle, room) {
+                (false, _) => of_backlog(slot),
+                (true, 0) => 0,
+                (true, _) => of_backlog(slot).max(1),
+            });
+            room = room.saturating_sub(usize::from(is_idle));
+        }
+        seats
+    }
+
+    /// Deals the picks in turn, so that the first ones start first.
+    fn deal(&mut self, picks: Vec<Candidate>, seats: &[usize]) -> Vec<(FreeSlot, Vec<Seq>)> {
+        let rounds = 0..seats.iter().copied().max().unwrap_or(0);
+        let turns = rounds.flat_map(|round| (0..seats.len()).filter(move |&at| round < seats[at]));
+        let mut hands = vec![Vec::new(); seats.len()];
+        for (turn, pick) in turns.zip(picks) {
+            hands[turn].push(pick.seq);
+        }
+        let (dealt, left) = self.free.drain(..).zip(hands).partition(|(_, hand)| !hand.is_empty());
+        let left: Vec<(FreeSlot, Vec<Seq>)> = left;
+        self.free.extend(left.into_iter().map(|(slot, _)| slot));
+        dealt
+    }
+
+    async fn claim(&mut self, picks: Vec<Candidate>, seats: &[usize]) -> Result<(), LedgerError> {
         let taken: HashSet<Seq> = picks.iter().map(|pick| pick.seq).collect();
         self.window.retain(|candidate| !taken.contains(&candidate.seq));
-        let slots = self.free.split_off(self.free.len() - picks.len());
-        let claims = slots
-            .iter()
-            .zip(&picks)
-            .map(|(slot, pick)| Claim { seq: pick.seq, slot: slot.index, holder: slot.holder.clone() })
-            .collect();
-        let claimed = self.ledger.claim(claims).await?;
-        let is_news = claimed.iter().any(Option::is_none);
-        for (slot, claimed) in slots.into_iter().zip(claimed) {
-            // A job that was cancelled or paused meanwhile is no longer to be had; its slot stays free.
-            let Some(claimed) = claimed else {
+        let hands = self.deal(picks, seats);
+        let claim = |slot: &FreeSlot, seq| Claim { seq, slot: slot.index, holder: slot.holder.clone() };
+        let claims = hands.iter().flat_map(|(slot, hand)| hand.iter().map(|&seq| claim(slot, seq))).collect();
+        let as_of = *self.ready.borrow();
+        let mut claimed = self.ledger.claim(claims).await?.into_iter();
+        let mut is_news = false;
+        for (slot, hand) in hands {
+            // A job that was cancelled or paused meanwhile is no longer to be had.
+            let jobs: Vec<Claimed> = claimed.by_ref().take(hand.len()).flatten().collect();
+            is_news |= jobs.len() < hand.len();
+            if jobs.is_empty() {
                 self.free.push(slot);
                 continue;
-            };
-            self.usage.add(Load::from(&claimed));
-            if let Err(claimed) = slot.work.send(claimed) {
-                // The slot's task is gone, which ends the worker; the attempt is settled at the next start.
-                tracing::error!(job_id = %claimed.id, slot = slot.index, "slot went away with a job in hand");
+            }
+            for job in &jobs {
+                self.add(slot.index, Load::from(job));
+            }
+            if let Err(dealt) = slot.work.send(Dealt { jobs, as_of }) {
+                self.take_back(dealt.jobs).await?;
             }
         }
         if is_news { self.refresh().await } else { Ok(()) }
+    }
+
+    /// Of a slot that withdrew its offer while its jobs were claimed.
+    async fn take_back(&mut self, jobs: Vec<Claimed>) -> Result<(), LedgerError> {
+        self.ledger.withdraw(jobs.iter().map(|job| (job.seq, job.number)).collect()).await?;
+        for job in jobs {
+            self.remove(job.seq);
+        }
+        self.stale = true;
+        Ok(())
     }
 }
 

@@ -168,6 +168,15 @@ impl Ledger {
         .await
     }
 
+    /// Takes back claims, by job and number of the attempt, that were never put to a holder: those jobs wait again as if
+    /// they had not been claimed.
+    pub async fn withdraw(&self, claims: Vec<(Seq, u32)>) -> Result<()> {
+        self.call(Kind::Quick, move |conn, _| {
+            claims.iter().try_for_each(|&(seq, number)| write::withdraw(conn, seq, number, Millis::now()))
+        })
+        .await
+    }
+
     /// Notes the process of a live attempt.
     pub async fn started(&self, seq: Seq, number: u32, pid: i32, at: Millis) -> Result<()> {
         self.call(Kind::Quick, move |conn, _| write::started(conn, seq, number, pid, at)).await

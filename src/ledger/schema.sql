@@ -253,6 +253,7 @@ CREATE TRIGGER attempt_once BEFORE UPDATE ON attempt WHEN OLD.outcome IS NOT NUL
     SELECT RAISE(ABORT, 'an ended attempt is never changed');
 END;
 
-CREATE TRIGGER attempt_kept BEFORE DELETE ON attempt BEGIN
+-- A claim that was taken back before a process was started for it has not been an attempt.
+CREATE TRIGGER attempt_kept BEFORE DELETE ON attempt WHEN OLD.outcome IS NOT NULL OR OLD.pid IS NOT NULL BEGIN
     SELECT RAISE(ABORT, 'attempts are never deleted');
 END;

@@ -46,6 +46,26 @@ pub(super) fn claim(conn: &Connection, claim: &Claim, epoch: i64, now: Millis) -
     Ok(Some(claimed))
 }
 
+/// Takes a claim back that was never put to a holder: the job waits as it did before, or is cancelled when somebody has
+/// asked for that meanwhile. Does nothing when the claim is not in force any more.
+pub(super) fn withdraw(conn: &Connection, seq: Seq, number: u32, now: Millis) -> Result<()> {
+    let moved = conn
+        .prepare_cached(
+            "UPDATE job SET last_attempt = last_attempt - 1, started_at = iif(last_attempt = 1, NULL, started_at),
+                 state = iif(cancel_requested, 'cancelled', 'queued'),
+                 finished_at = iif(cancel_requested, ?3, NULL),
+                 error = iif(cancel_requested, 'cancelled by a person', error),
+                 cancel_requested = 0
+             WHERE seq = ?1 AND state = 'running' AND last_attempt = ?2",
+        )?
+        .execute(params![seq, number, now.0])?;
+    if moved == 1 {
+        conn.prepare_cached("DELETE FROM attempt WHERE job = ?1 AND number = ?2")?
+            .execute(params![seq, number])?;
+    }
+    Ok(())
+}
+
 /// A job that may start now, with the number of its last attempt.
 fn claimable(conn: &Connection, seq: Seq) -> Result<Option<Claimed>> {
     let sql = format!(

@@ -4,6 +4,7 @@
 //! a slot; `protocol` is what worker and holder say to each other; `record` is what an attempt leaves on disk.
 //! Nothing outside this module creates a process or sends a signal.
 
+mod ahead;
 pub mod board;
 pub mod handler;
 pub mod holder;

@@ -8,23 +8,36 @@ use crate::ledger::{Candidate, Claimed, HolderId};
 /// What slots tell the scheduler.
 #[derive(Debug)]
 pub enum SlotEvent {
-    /// A slot has a live holder and nothing to do.
+    /// A slot has a live holder and takes work.
     Free(FreeSlot),
     /// The attempt of this job is over and its process tree is gone.
     Ended(Seq),
-    /// An attempt that an earlier worker started is still live.
-    Adopted(Load),
+    /// This job was claimed ahead and has been given back: it waits again, as if nothing had been.
+    Returned(Seq),
+    /// An attempt in this slot that an earlier worker started is still live.
+    Adopted(u32, Load),
 }
 
-/// A slot that waits for work.
+/// A slot that waits for work, or will soon.
 #[derive(Debug)]
 pub struct FreeSlot {
     /// Its number.
     pub index: u32,
     /// The process behind it.
     pub holder: HolderId,
-    /// Where the job goes.
-    pub work: oneshot::Sender<Claimed>,
+    /// Jobs it takes out of a backlog, one after the other; else it takes one.
+    pub most: usize,
+    /// Where the jobs go.
+    pub work: oneshot::Sender<Dealt>,
+}
+
+/// Claimed jobs for one slot.
+#[derive(Debug)]
+pub struct Dealt {
+    /// In the order in which they start. At least one.
+    pub jobs: Vec<Claimed>,
+    /// What [`Ledger::ready`](crate::ledger::Ledger::ready) counted before they were claimed.
+    pub as_of: u64,
 }
 
 /// What a running job counts against.

@@ -1,21 +1,24 @@
 //! A slot: a place where one attempt runs, never two.
 //!
-//! A slot offers itself to the scheduler only when it has a live holder and nothing to do, and takes part in nothing
-//! else until the whole process tree of its attempt is gone. Ends are recorded while the next attempt already starts;
-//! a crash in between is harmless, because the exit record is on disk and the next worker reads it.
+//! A slot offers itself to the scheduler when it has a live holder, and begins nothing until the whole process tree of
+//! its attempt is gone. When its jobs are brief it offers itself before that, and has the next ones at hand
+//! (`ahead.rs`). Ends are recorded while the next attempt already starts; a crash in between is harmless, because the
+//! exit record is on disk and the next worker reads it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use super::ahead::{Ahead, GOOD_FOR};
 use super::board::Board;
 use super::handler::Workshop;
 use super::link::{Link, stop_attempt};
-use super::offer::{FreeSlot, Load, SlotEvent};
+use super::offer::{Load, SlotEvent};
 use super::process::ProcessId;
 use super::protocol::{Report, Request};
 use super::record::{ExitRecord, Reason};
@@ -70,6 +73,9 @@ pub struct Shared {
 pub struct Slot {
     index: u32,
     shared: Shared,
+    ahead: Ahead,
+    /// Counts what may have changed what was promised.
+    news: watch::Receiver<u64>,
     /// Ends of earlier attempts on their way into the ledger, oldest first.
     recording: VecDeque<JoinHandle<Result<bool, LedgerError>>>,
 }
@@ -87,7 +93,8 @@ impl Slot {
     #[must_use]
     pub fn new(index: u32, shared: Shared) -> Self {
         shared.board.open(index);
-        Self { index, shared, recording: VecDeque::new() }
+        let news = shared.ledger.ready();
+        Self { index, shared, ahead: Ahead::default(), news, recording: VecDeque::new() }
     }
 
     /// Waits for the end of an attempt of an earlier worker, if there is one, then runs jobs until told to close.
@@ -95,7 +102,9 @@ impl Slot {
         if let Some(live) = inherited {
             self.adopt(live).await?;
         }
-        self.work().await?;
+        let worked = self.work().await;
+        self.give_back().await?;
+        worked?;
         self.recorded().await?;
         // Without an end of the worker it was one too many; otherwise the last status shows it still.
         if *self.shared.close.borrow() == Close::No {
@@ -123,26 +132,55 @@ impl Slot {
                     None => return Ok(()),
                 },
             };
-            let (work, claimed) = oneshot::channel();
-            let offer = FreeSlot { index: self.index, holder: live.holder(), work };
-            if self.shared.events.send(SlotEvent::Free(offer)).is_err() {
-                return Ok(());
-            }
             // When the worker closes, or this slot is one too many, the scheduler drops the offer; a job it has already
             // claimed still arrives.
-            let Ok(claimed) = claimed.await else { return Ok(()) };
-            let closing = *close.borrow();
-            match closing {
-                Close::No => {}
-                Close::Drain => {
-                    self.finish(claimed, Ending::NeverReceived, None).await?;
-                    return Ok(());
-                }
-                Close::Handover => return Ok(()),
+            let Some(claimed) = self.next(&live).await? else { return Ok(()) };
+            if *close.borrow() != Close::No {
+                return Ok(self.withdraw(vec![claimed]).await?);
             }
             if self.execute(&mut live, claimed).await? {
                 link = Some(live);
+            } else {
+                // What was promised was claimed for the holder that is gone.
+                self.give_back().await?;
             }
+        }
+        Ok(())
+    }
+
+    /// The job that starts now; `None` when there will be none.
+    async fn next(&mut self, live: &Link) -> anyhow::Result<Option<Claimed>> {
+        let mut stale = Vec::new();
+        let promised = self.ahead.take(*self.news.borrow(), &mut stale);
+        if promised.is_some() {
+            return Ok(promised);
+        }
+        self.withdraw(stale).await?;
+        self.offer(live, false);
+        Ok(self.ahead.answer().await)
+    }
+
+    fn offer(&mut self, live: &Link, is_busy: bool) {
+        if let Some(offer) = self.ahead.offer(self.index, live.holder(), is_busy) {
+            // The scheduler may have gone already; then the offer is dropped as when the worker closes.
+            let _ = self.shared.events.send(SlotEvent::Free(offer));
+        }
+    }
+
+    /// Gives back everything that was promised.
+    async fn give_back(&mut self) -> Result<(), LedgerError> {
+        let promised = self.ahead.close();
+        self.withdraw(promised).await
+    }
+
+    async fn withdraw(&self, jobs: Vec<Claimed>) -> Result<(), LedgerError> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        self.shared.ledger.withdraw(jobs.iter().map(|job| (job.seq, job.number)).collect()).await?;
+        for job in jobs {
+            // The scheduler may have gone already; then nothing counts any more.
+            let _ = self.shared.events.send(SlotEvent::Returned(job.seq));
         }
         Ok(())
     }
@@ -167,6 +205,8 @@ impl Slot {
 
     /// Runs one attempt to its end; `false` when the holder is of no more use.
     async fn execute(&mut self, link: &mut Link, claimed: Claimed) -> anyhow::Result<bool> {
+        let began = Instant::now();
+        self.offer(link, true);
         let mut stops = self.shared.board.begin(self.index, &claimed);
         let shop = self.shared.shop.clone();
         let request = if shop.has_all_at_hand(&claimed) {
@@ -177,7 +217,7 @@ impl Slot {
         };
         let mut asked_to_stop = None;
         let left = match request {
-            Ok(request) => self.drive(link, &request, &claimed, &mut stops, &mut asked_to_stop).await,
+            Ok(request) => self.follow(link, &request, &claimed, &mut stops, &mut asked_to_stop).await?,
             Err(err) => Some(Left::Over(Ending::from(err))),
         };
         let reusable = left.is_some();
@@ -192,11 +232,40 @@ impl Slot {
                     .context("cannot tell what became of an attempt whose holder is gone")?
             }
         };
-        self.finish(claimed, ending, asked_to_stop).await?;
+        let took = began.elapsed();
+        if self.finish(claimed, ending, asked_to_stop).await? {
+            self.ahead.note(took);
+        } else {
+            self.give_back().await?;
+        }
         Ok(reusable)
     }
 
-    /// Follows one attempt through its holder; `None` when the holder is gone.
+    /// Follows one attempt through its holder; `None` when the holder is gone. One that is not brief leaves its slot no jobs
+    /// that another slot could begin.
+    async fn follow(
+        &mut self,
+        link: &mut Link,
+        request: &Request,
+        claimed: &Claimed,
+        stops: &mut mpsc::UnboundedReceiver<StopReason>,
+        asked_to_stop: &mut Option<StopReason>,
+    ) -> anyhow::Result<Option<Left>> {
+        let mut ahead = std::mem::take(&mut self.ahead);
+        let left = {
+            let mut driven = std::pin::pin!(self.drive(link, request, claimed, stops, asked_to_stop));
+            tokio::select! {
+                left = &mut driven => left,
+                () = tokio::time::sleep(GOOD_FOR) => {
+                    self.withdraw(ahead.close()).await?;
+                    driven.await
+                }
+            }
+        };
+        self.ahead = ahead;
+        Ok(left)
+    }
+
     async fn drive(
         &self,
         link: &mut Link,
@@ -261,7 +330,7 @@ impl Slot {
         let mut close = self.shared.close.clone();
         let mut stops = self.shared.board.begin(self.index, &claimed);
         // The scheduler may have gone already; then nothing counts any more.
-        let _ = self.shared.events.send(SlotEvent::Adopted(Load::from(&claimed)));
+        let _ = self.shared.events.send(SlotEvent::Adopted(self.index, Load::from(&claimed)));
         let remains = self.remains(&claimed, ProcessId::from(&holder));
         tracing::info!(slot = self.index, job_id = %claimed.id, holder = holder.pid, "adopted a running attempt");
         let mut asked_to_stop = cancel_requested.then_some(StopReason::Cancelled);
@@ -293,16 +362,17 @@ impl Slot {
         let ending = settle::settle(&remains, || self.shared.board.kill_pending(self.index))
             .await
             .context("cannot tell what became of an adopted attempt")?;
-        self.finish(claimed, ending, asked_to_stop).await
+        self.finish(claimed, ending, asked_to_stop).await?;
+        Ok(())
     }
 
-    /// Gives the slot back and records the end; so many ends on their way are enough.
+    /// Gives the slot back and records the end; so many ends on their way are enough. Gives whether all went well.
     async fn finish(
         &mut self,
         claimed: Claimed,
         ending: Ending,
         stop: Option<StopReason>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<bool> {
         self.recorded_but(MOST_UNRECORDED - 1).await?;
         let end = conclude(&self.shared.shop, &claimed, ending, stop).await?;
         self.shared.board.end(self.index, &claimed);
@@ -322,7 +392,7 @@ impl Slot {
         }
         // The scheduler may have gone already; then nothing counts any more.
         let _ = self.shared.events.send(SlotEvent::Ended(seq));
-        Ok(())
+        Ok(!failed)
     }
 
     async fn recorded(&mut self) -> anyhow::Result<()> {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is how a broken assumption is reported")]
 
+mod backlog;
 mod bad_input;
 mod chaos;
 mod cli;
