@@ -12,10 +12,10 @@ use clap::Args as ClapArgs;
 use serde::Serialize;
 
 use self::queue::QueueCheck;
-use super::args::{DONE, FAILED};
 use super::context::Context;
 use super::output::Out;
 use crate::config::{Config, ConfigError, SourceKind};
+use crate::exit_code::{DONE, FAILED};
 use crate::terminal::{Colour, escape, escape_lines};
 use crate::workdir::Workdir;
 

@@ -11,11 +11,11 @@ use clap::Args as ClapArgs;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::args::{DONE, FAILED};
 use super::context::{Context, has_worker};
 use super::failure::Refused;
 use super::output::Out;
 use crate::clock::Millis;
+use crate::exit_code::{DONE, FAILED};
 use crate::ledger::{Control, Effect, Order, Reader, Verb};
 use crate::lock::{self, Holder};
 use crate::terminal::{Colour, escape};

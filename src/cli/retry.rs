@@ -4,10 +4,10 @@ use std::io::Write as _;
 
 use clap::Args as ClapArgs;
 
-use super::args::DONE;
 use super::context::Context;
 use super::outcomes::{Asking, by_event, print};
 use super::output::Out;
+use crate::exit_code::DONE;
 use crate::ledger::Order;
 
 #[derive(Debug, ClapArgs)]

@@ -15,10 +15,10 @@ use anyhow::Context as _;
 use clap::{Args as ClapArgs, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::args::{DONE, FAILED};
 use super::context::Context;
 use super::failure::Refused;
 use super::output::Out;
+use crate::exit_code::{DONE, FAILED};
 use crate::selftest::job::{self, JobArgs};
 use crate::selftest::writer::{self, WriterArgs};
 use crate::selftest::{self, Options};

@@ -15,13 +15,13 @@ use clap::Args as ClapArgs;
 use serde::Serialize;
 
 use self::verdict::Verdict;
-use super::args::DONE;
 use super::context::Context;
 use super::list::colour_of;
 use super::output::Out;
 use super::when;
 use crate::clock::Millis;
 use crate::config::Config;
+use crate::exit_code::DONE;
 use crate::ledger::{Counts, Hold, IncidentRow};
 use crate::monitor::handlers::sentence;
 use crate::status::{SlotStatus, WorkerState};

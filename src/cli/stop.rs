@@ -11,13 +11,13 @@ use clap::Args as ClapArgs;
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
-use super::args::{DONE, FAILED};
 use super::context::Context;
 use super::drain;
 use super::failure::Refused;
 use super::output::Out;
 use crate::config::Config;
 use crate::duration::parse_duration;
+use crate::exit_code::{DONE, FAILED};
 use crate::lock::{self, Holder};
 use crate::runner::process::ProcessId;
 use crate::terminal::escape;

@@ -9,7 +9,6 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
-use super::args::DONE;
 use super::context::Context;
 use super::job_ref;
 use super::list::colour_of;
@@ -17,6 +16,7 @@ use super::output::Out;
 use super::status::verdict::Verdict;
 use crate::clock::Millis;
 use crate::config::Config;
+use crate::exit_code::DONE;
 use crate::job::{JobId, State};
 use crate::ledger::{AttemptRow, Hold, JobRow, LedgerError, Needed, Queue, Reader, RunningJob, Standing};
 use crate::queue_report;

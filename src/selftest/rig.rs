@@ -14,16 +14,17 @@ use nix::sys::signal::Signal;
 
 use super::place::Place;
 use super::writer::Manner;
+use crate::exit_code::HELD;
 use crate::lock::{self, Holder};
 use crate::runner::launch::Launch;
 use crate::runner::process::{ProcessId, descendants, end_all, reap_any};
 
 /// A worker that is gone without anybody having planned it is started again after this, unless the monitor was faster.
 const MISSED_AFTER: Duration = Duration::from_secs(6);
+/// A worker or a monitor that found another one there.
+const CAME_SECOND: i32 = HELD as i32;
 /// How long everything may take to be gone when it is killed.
 const KILL_LIMIT: Duration = Duration::from_secs(20);
-/// Exit code of a worker that came second.
-const HELD: i32 = 3;
 
 /// The writers of a run.
 const WRITERS: [(&str, Manner); 6] = [
@@ -291,10 +292,11 @@ impl Rig {
         let killed = signal == Some(Signal::SIGKILL as i32);
         let told = code
             .map_or_else(|| format!("signal {}", signal.unwrap_or(0)), |code| format!("exit code {code}"));
-        if self.workers.contains(&pid) && !killed && !matches!(code, Some(0 | HELD)) {
+        if self.workers.contains(&pid) && !killed && !matches!(code, Some(0 | CAME_SECOND)) {
             self.surprises.push(format!("a worker, pid {pid}, ended with {told}; see work/logs"));
         }
-        let ended_well = killed || matches!(code, Some(0 | HELD)) || signal == Some(Signal::SIGTERM as i32);
+        let ended_well =
+            killed || matches!(code, Some(0 | CAME_SECOND)) || signal == Some(Signal::SIGTERM as i32);
         if self.monitors.contains(&pid) && !ended_well {
             self.surprises.push(format!("a monitor, pid {pid}, ended with {told}; see work/logs"));
         }
