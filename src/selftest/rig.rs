@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -133,7 +133,7 @@ impl Rig {
             "selftest-part",
             "writer",
             "--manner",
-            manner.word(),
+            manner.as_str(),
             "--name",
             &name,
             "--seed",
@@ -144,7 +144,7 @@ impl Rig {
         self.launch(&self.stallproof, &words)
     }
 
-    fn launch(&self, program: &std::path::Path, words: &[&str]) -> io::Result<i32> {
+    fn launch(&self, program: &Path, words: &[&str]) -> io::Result<i32> {
         let mut command = vec![program.to_string_lossy().into_owned()];
         command.extend(words.iter().map(|word| (*word).to_owned()));
         self.launch_command(&command)
@@ -163,7 +163,7 @@ impl Rig {
     pub fn start_worker(&mut self, prefix: &[String]) -> io::Result<()> {
         self.worker_due = None;
         let mut command = prefix.to_vec();
-        let dir = self.place.dir().to_string_lossy().into_owned();
+        let dir = self.place.workdir().root().to_string_lossy().into_owned();
         command.extend([
             self.stallproof.to_string_lossy().into_owned(),
             "--dir".into(),
@@ -177,8 +177,8 @@ impl Rig {
 
     fn start_monitor(&mut self) -> io::Result<()> {
         self.monitor_due = None;
-        let dir = self.place.dir();
-        let pid = self.launch(&self.health_monitor, &["--dir", &dir.to_string_lossy(), "--monitor"])?;
+        let dir = self.place.workdir().root().to_string_lossy();
+        let pid = self.launch(&self.health_monitor, &["--dir", &dir, "--monitor"])?;
         self.monitors.insert(pid);
         Ok(())
     }
@@ -186,26 +186,13 @@ impl Rig {
     /// Who holds the directory.
     #[must_use]
     pub fn worker(&self) -> Option<ProcessId> {
-        self.holder_of("worker.lock")
+        holder_of(&self.place.workdir().worker_lock())
     }
 
     /// Who watches it.
     #[must_use]
     pub fn monitor(&self) -> Option<ProcessId> {
-        self.holder_of("monitor.lock")
-    }
-
-    fn holder_of(&self, lock: &str) -> Option<ProcessId> {
-        let path = self.place.dir().join(".stallproof").join(lock);
-        match lock::holder(&path) {
-            Ok(Holder::Somebody(Some(id))) => Some(id),
-            // Somebody whose start is counted by another clock: what the kernel says of that pid is what counts here.
-            Ok(Holder::Somebody(None)) => {
-                let last = lock::last_holder(&path).ok()??;
-                ProcessId::of(last.pid).ok()?
-            }
-            _ => None,
-        }
+        holder_of(&self.place.workdir().monitor_lock())
     }
 
     /// Every process behind a slot, adopted or not.
@@ -365,6 +352,18 @@ impl Rig {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+}
+
+fn holder_of(lock: &Path) -> Option<ProcessId> {
+    match lock::holder(lock) {
+        Ok(Holder::Somebody(Some(id))) => Some(id),
+        // Somebody whose start is counted by another clock: what the kernel says of that pid is what counts here.
+        Ok(Holder::Somebody(None)) => {
+            let last = lock::last_holder(lock).ok()??;
+            ProcessId::of(last.pid).ok()?
+        }
+        _ => None,
     }
 }
 
