@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct Waiting {
     /// Do not wait until it has taken effect
     #[arg(long)]
-    no_wait: bool,
+    pub(super) no_wait: bool,
 }
 
 /// An event, and what it did; `None` while that is open.

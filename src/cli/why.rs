@@ -81,7 +81,7 @@ pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Resu
 impl Facts {
     fn gather(workdir: &Workdir, reader: &Reader, job: JobRow) -> anyhow::Result<Self> {
         // A configuration with a mistake in it must not hide why a job waits.
-        let config = Config::load(workdir).or_else(|_| Config::parse("", &workdir.config(), workdir))?;
+        let (config, _) = Config::load_or_defaults(workdir);
         let (worker, slots, run) = look_at_worker(workdir, config.monitor.stale_after)?;
         Ok(Self {
             now: Millis::now(),
