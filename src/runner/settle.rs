@@ -60,9 +60,7 @@ pub async fn is_recorded(attempt_dir: PathBuf) -> io::Result<bool> {
 /// when it takes long.
 pub async fn settle(remains: &Remains, mut pending: impl FnMut()) -> io::Result<Ending> {
     loop {
-        let task = remains.clone();
-        let looked = tokio::task::spawn_blocking(move || look(&task)).await.map_err(io::Error::other)??;
-        match looked {
+        match try_settle(remains).await? {
             Some(ending) => return Ok(ending),
             None => {
                 pending();
@@ -70,6 +68,12 @@ pub async fn settle(remains: &Remains, mut pending: impl FnMut()) -> io::Result<
             }
         }
     }
+}
+
+/// As [`settle`], for a few seconds at most: `None` while a process of the attempt is left that does not die.
+pub async fn try_settle(remains: &Remains) -> io::Result<Option<Ending>> {
+    let task = remains.clone();
+    tokio::task::spawn_blocking(move || look(&task)).await.map_err(io::Error::other)?
 }
 
 /// One look: `None` while a process of the attempt is left that does not die.

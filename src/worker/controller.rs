@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Config, Live, Settings};
 use crate::ledger::{Effect, Event, Ledger, Order};
+use crate::retry::failures::Failures;
 use crate::status::Part;
 use crate::terminal;
 use crate::workdir::Workdir;
@@ -41,6 +42,7 @@ pub(super) struct Request {
 
 pub(super) struct Controller {
     pub(super) ledger: Ledger,
+    pub(super) failures: Failures,
     pub(super) live: Live,
     pub(super) workdir: Workdir,
     /// The configuration with which the sources were started.
@@ -139,7 +141,11 @@ impl Controller {
         if !self.granted(Wish::Settings(settings)).await {
             return Effect::refused(ENDING);
         }
-        if let Err(err) = self.ledger.assign_handlers(by_source, default).await {
+        let assigned = async {
+            self.ledger.assign_handlers(by_source, default).await?;
+            self.failures.forget_gone().await
+        };
+        if let Err(err) = assigned.await {
             return Effect::refused(format!(
                 "the configuration is in force, but not the handlers of jobs that wait: {}",
                 terminal::error_line(&err)
