@@ -5,7 +5,7 @@
 //! tree. Nothing here trusts a bare pid.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tokio::io::unix::AsyncFd;
@@ -81,9 +81,7 @@ fn look(remains: &Remains) -> io::Result<Option<Ending>> {
     if let Some(record) = ExitRecord::read(&remains.attempt_dir)? {
         return Ok(Some(Ending::Recorded(record)));
     }
-    if !exists(&remains.attempt_dir)? {
-        return Ok(Some(Ending::NeverReceived));
-    }
+    // A folder that is missing proves nothing: somebody who tidies up takes it away from a running attempt as well.
     // Processes of another boot are gone with it.
     if remains.holder.boot_id == super::process::boot_id()? {
         let found = || {
@@ -95,9 +93,8 @@ fn look(remains: &Remains) -> io::Result<Option<Ending>> {
             return Ok(None);
         }
     }
+    if !remains.attempt_dir.try_exists()? {
+        return Ok(Some(Ending::NeverReceived));
+    }
     Ok(Some(ExitRecord::read(&remains.attempt_dir)?.map_or(Ending::Lost, Ending::Recorded)))
-}
-
-fn exists(path: &Path) -> io::Result<bool> {
-    path.try_exists()
 }

@@ -326,6 +326,26 @@ fn a_ledger_that_is_taken_away_ends_the_worker_with_a_word() {
 }
 
 #[test]
+fn an_attempt_whose_folder_was_taken_away_is_ended_before_its_job_starts_again() {
+    let bed = Bed::new();
+    bed.put("stallproof.toml", gated(&bed));
+    bed.put("gate", "");
+    bed.put("ideas_log.json", json!([{"id": "a", "title": "a"}]).to_string());
+    let worker = bed.start(&[]);
+    let starts = || bed.read("side.log").matches("start a").count();
+    wait_for("the attempt", || (starts() == 1).then_some(()));
+    let (first, holders) = (bed.processes(), worker.holders());
+    worker.sigkill();
+    holders.iter().for_each(|holder| drop(holder.signal(Signal::SIGKILL)));
+    assert!(!first.is_empty());
+    fs::remove_dir_all(bed.join(".stallproof/jobs/a")).unwrap();
+    let _worker = bed.start(&[]);
+    wait_for("the next attempt", || (starts() == 2).then_some(()));
+    let now = bed.processes();
+    assert!(first.iter().all(|pid| !now.contains(pid)), "two live attempts: {first:?} and {now:?}");
+}
+
+#[test]
 fn what_does_not_die_of_a_dead_worker_keeps_its_own_slot_and_nothing_else() {
     use std::os::unix::fs::{PermissionsExt, chown};
     use std::os::unix::process::CommandExt;
