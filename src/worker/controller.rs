@@ -57,6 +57,7 @@ impl Controller {
     /// Follows events for ever.
     pub(super) async fn run(mut self) -> anyhow::Result<()> {
         let mut ready = self.ledger.ready();
+        self.part.phase(WAITING);
         loop {
             self.part.round_done();
             while let Some(event) = self.ledger.apply_events().await? {
@@ -100,7 +101,7 @@ impl Controller {
                 "whoever asked for it had given up waiting; it is in force nevertheless"
             );
         }
-        self.part.phase("waiting for control events");
+        self.part.phase(WAITING);
         Ok(())
     }
 
@@ -170,6 +171,8 @@ impl Controller {
     }
 }
 
+/// Its phase in the status file while nothing is asked.
+const WAITING: &str = "waiting for control events";
 const ENDING: &str = "not done: the worker is ending";
 
 /// What is different and cannot change while a worker runs.
