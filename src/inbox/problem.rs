@@ -93,6 +93,15 @@ impl Problem {
         Self::rejected(id, title, &fault, &reason)
     }
 
+    /// The entry stands elsewhere in its file by now, which messages call `label`.
+    pub fn move_to(&mut self, label: &str, (line, column): (u64, u64)) {
+        let before = self.line.zip(self.column).map(|(line, column)| format!("{label}:{line}:{column}: "));
+        if let Some(what) = before.and_then(|before| self.error.strip_prefix(&before).map(str::to_owned)) {
+            self.error = format!("{label}:{line}:{column}: {what}");
+        }
+        (self.line, self.column) = (Some(line), Some(column));
+    }
+
     /// A file as a whole.
     #[must_use]
     pub fn of_file(kind: ProblemKind, error: String, fix: &str) -> Self {
