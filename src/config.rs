@@ -315,6 +315,18 @@ impl Config {
         Self::parse(&text, &path, workdir)
     }
 
+    /// For whoever must answer although the configuration has a mistake in it: the defaults then, and the mistake.
+    #[must_use]
+    pub fn load_or_defaults(workdir: &Workdir) -> (Self, Option<ConfigError>) {
+        match Self::load(workdir) {
+            Ok(config) => (config, None),
+            Err(err) => {
+                let defaults = Self::parse("", &workdir.config(), workdir);
+                (defaults.expect("every setting has a default that is accepted"), Some(err))
+            }
+        }
+    }
+
     /// Parses `text`, which was read from `path`.
     pub fn parse(text: &str, path: &Path, workdir: &Workdir) -> Result<Self, ConfigError> {
         let raw: raw::RawConfig = toml::from_str(text).map_err(|err| ConfigError::Parse {

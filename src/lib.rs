@@ -19,6 +19,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod duration;
+pub mod exit_code;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gate;

@@ -41,7 +41,7 @@ struct Report<'a> {
 }
 
 /// One problem, and since when it is known.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     /// The problem.
     #[serde(flatten)]
@@ -52,23 +52,12 @@ pub struct Item {
 
 /// What makes a problem the same one at another place of its file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Identity(String, Option<String>, String, Option<String>, Option<String>);
+struct Identity(String, Option<String>, ProblemKind, Option<String>, Option<String>);
 
-/// An item as it is read back.
-#[derive(Debug, Deserialize)]
-struct Seen {
-    file: String,
-    id: Option<String>,
-    problem: String,
-    field: Option<String>,
-    found: Option<String>,
-    error: String,
-    since: String,
-}
-
+/// The file as it is read back. Another version may have written items that this one does not know.
 #[derive(Debug, Deserialize)]
 struct SeenReport {
-    items: Vec<Seen>,
+    items: Vec<serde_json::Value>,
 }
 
 /// The times at which problems were first reported.
@@ -109,9 +98,8 @@ impl QueueReport {
     /// When problems were first reported, by this worker or one before it.
     fn since(&mut self) -> Since {
         let read = || {
-            let report = read(&self.workdir);
-            let items = report.into_iter().flat_map(|report| report.items);
-            items.map(|item| (Identity::of_seen(&item), item.since)).collect()
+            let items = read(&self.workdir).into_iter();
+            items.map(|item| (Identity::of(&item.problem), item.since)).collect()
         };
         let mut since = self.before.get_or_insert_with(read).clone();
         let own = self.written.iter().flat_map(|(items, _)| items);
@@ -172,15 +160,9 @@ impl Scribe for QueueReport {
 impl Identity {
     fn of(problem: &Problem) -> Self {
         let Problem { file, id, field, found, .. } = problem;
-        let word = problem.problem.as_str().to_owned();
         // Where no entry is to blame, the words tell one problem of a file from another.
         let found = if id.is_none() { Some(problem.error.clone()) } else { found.clone() };
-        Self(file.clone(), id.clone(), word, field.clone(), found)
-    }
-
-    fn of_seen(seen: &Seen) -> Self {
-        let found = if seen.id.is_none() { Some(seen.error.clone()) } else { seen.found.clone() };
-        Self(seen.file.clone(), seen.id.clone(), seen.problem.clone(), seen.field.clone(), found)
+        Self(file.clone(), id.clone(), problem.problem, field.clone(), found)
     }
 }
 
@@ -217,19 +199,24 @@ fn verdict(letter: &DeadLetter) -> Problem {
     }
 }
 
-fn read(workdir: &Workdir) -> Option<SeenReport> {
-    let (file, _) = open_regular(&workdir.root().join(NAME), MAX_BYTES).ok()?;
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
-    serde_json::from_slice(&bytes).ok()
+/// The items of the report in `workdir`; none of a file that cannot be read.
+fn read(workdir: &Workdir) -> Vec<Item> {
+    let report = || {
+        let (file, _) = open_regular(&workdir.root().join(NAME), MAX_BYTES).ok()?;
+        let mut bytes = Vec::new();
+        file.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
+        serde_json::from_slice::<SeenReport>(&bytes).ok()
+    };
+    let items = report().into_iter().flat_map(|report| report.items);
+    items.filter_map(|item| serde_json::from_value(item).ok()).collect()
 }
 
 /// What the report in `workdir` says of an entry that differs from the job with this id.
 #[must_use]
 pub fn conflict_of(workdir: &Workdir, id: &str) -> Option<String> {
     let is_meant =
-        |item: &Seen| item.problem == ProblemKind::Conflict.as_str() && item.id.as_deref() == Some(id);
-    read(workdir)?.items.into_iter().find(is_meant).map(|item| item.error)
+        |problem: &Problem| problem.problem == ProblemKind::Conflict && problem.id.as_deref() == Some(id);
+    read(workdir).into_iter().map(|item| item.problem).find(is_meant).map(|problem| problem.error)
 }
 
 #[cfg(test)]

@@ -15,13 +15,9 @@ use nix::errno::Errno;
 
 use crate::clock::Millis;
 use crate::config::RetryPolicy;
+use crate::exit_code;
 use crate::job::{ErrorType, GateVerdict, Outcome};
 use crate::ledger::Next;
-
-/// sysexits(3): the input is wrong, so another try would end the same way.
-pub const EX_DATAERR: i32 = 65;
-/// sysexits(3): it cannot be done at the moment.
-pub const EX_TEMPFAIL: i32 = 75;
 
 /// An attempt that has just ended.
 #[derive(Clone, Copy, Debug)]
@@ -63,8 +59,8 @@ pub fn classify(outcome: Outcome, exit_code: Option<i32>) -> Option<ErrorType> {
         Outcome::Lost => Some(ErrorType::Lost),
         Outcome::Failed => Some(match exit_code {
             None => ErrorType::Signal,
-            Some(EX_DATAERR) => ErrorType::Data,
-            Some(EX_TEMPFAIL) => ErrorType::Temporary,
+            Some(exit_code::DATA) => ErrorType::Data,
+            Some(exit_code::TEMPORARY) => ErrorType::Temporary,
             Some(_) => ErrorType::Exit,
         }),
     }
@@ -171,8 +167,8 @@ mod tests {
             (other(Outcome::TimedOut), again.clone()),
             (other(Outcome::Lost), again.clone()),
             (Ended { attempts: 4, ..other(Outcome::Lost) }, Next::Fail),
-            (failed(Some(EX_DATAERR)), Next::Fail),
-            (failed(Some(EX_TEMPFAIL)), again.clone()),
+            (failed(Some(exit_code::DATA)), Next::Fail),
+            (failed(Some(exit_code::TEMPORARY)), again.clone()),
             (spawn(Errno::ENOENT), Next::Fail),
             (spawn(Errno::EAGAIN), again),
         ] {

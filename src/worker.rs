@@ -181,7 +181,7 @@ impl Worker {
         let close = watch::Sender::new(Close::No);
         let (events, heard) = mpsc::unbounded_channel();
         let shared = Shared {
-            failures,
+            failures: failures.clone(),
             shop: shop.clone(),
             ledger: ledger.clone(),
             board: board.clone(),
@@ -216,7 +216,7 @@ impl Worker {
         let bell = doorbell::follow(worker.ledger.clone(), workdir.ledger());
         worker.parts.spawn(async move { bell.await.context("listening to commands failed") });
         worker.parts.spawn(stop::follow_cancel_requests(worker.ledger.clone(), worker.board.clone()));
-        worker.start_controller(workdir.clone(), config, asks)?;
+        worker.start_controller(workdir.clone(), failures, (config, asks))?;
         let signals = stop::Signals::new()?;
         worker.heartbeat.show(WorkerState::Ready, None).await;
         if let Err(err) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
@@ -237,11 +237,12 @@ impl Worker {
     fn start_controller(
         &mut self,
         workdir: Workdir,
-        started: Arc<Config>,
-        wishes: mpsc::Sender<Request>,
+        failures: Failures,
+        (started, wishes): (Arc<Config>, mpsc::Sender<Request>),
     ) -> anyhow::Result<()> {
         let controller = Controller {
             ledger: self.ledger.clone(),
+            failures,
             live: self.live(),
             workdir,
             started,

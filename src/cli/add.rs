@@ -14,13 +14,13 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::args::{DONE, FAILED};
 use super::context::{Context, has_worker};
 use super::entries::Entries;
 use super::failure::Refused;
 use super::output::{Out, note};
 use crate::clock::Millis;
 use crate::duration::parse_duration;
+use crate::exit_code::{DONE, FAILED};
 use crate::inbox::parse::{ParseContext, Place, parse_entry, wanted};
 use crate::job::{JobId, State, Submission, source};
 use crate::ledger::{Control, IngestKind, Wanted};

@@ -14,17 +14,7 @@ use super::{
     add, cancel, check, cleanup, completions, demo, failure, handle, init, list, log, man, pause, reload,
     retry, schema, selftest, show, slots, status, stop, wait, why, worker,
 };
-
-/// What was asked is done.
-pub(super) const DONE: u8 = 0;
-/// What was asked failed.
-pub(super) const FAILED: u8 = 1;
-/// Another worker holds the directory.
-pub(super) const HELD: u8 = 3;
-/// A part of the worker panicked (EX_SOFTWARE).
-pub(super) const PANICKED: u8 = 70;
-/// The ledger cannot be written (EX_IOERR).
-pub(super) const STORAGE: u8 = 74;
+use crate::exit_code::DONE;
 
 /// Runs jobs from plain JSON queue files, and neither hangs silently nor loses work.
 #[derive(Debug, Parser)]

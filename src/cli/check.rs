@@ -12,10 +12,10 @@ use clap::Args as ClapArgs;
 use serde::Serialize;
 
 use self::queue::QueueCheck;
-use super::args::{DONE, FAILED};
 use super::context::Context;
 use super::output::Out;
 use crate::config::{Config, ConfigError, SourceKind};
+use crate::exit_code::{DONE, FAILED};
 use crate::terminal::{Colour, escape, escape_lines};
 use crate::workdir::Workdir;
 
@@ -46,7 +46,7 @@ struct Findings<'a> {
 
 pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Result<u8> {
     let workdir = context.workdir()?;
-    let (config, mut problems) = check_config(&workdir)?;
+    let (config, mut problems) = check_config(&workdir);
     let mut queue = QueueCheck::new(workdir.root(), &config);
     if args.file.is_empty() {
         check_state(&workdir, &mut problems);
@@ -72,14 +72,13 @@ pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Resu
 }
 
 /// The configuration, or the defaults and what is wrong with it.
-fn check_config(workdir: &Workdir) -> anyhow::Result<(Config, Vec<Problem>)> {
-    match Config::load(workdir) {
-        Ok(config) => {
-            let problems = handlers::problems(&config, workdir.root());
-            Ok((config, problems))
-        }
-        Err(err) => Ok((Config::parse("", &workdir.config(), workdir)?, vec![config_problem(err)])),
-    }
+fn check_config(workdir: &Workdir) -> (Config, Vec<Problem>) {
+    let (config, mistake) = Config::load_or_defaults(workdir);
+    let problems = match mistake {
+        None => handlers::problems(&config, workdir.root()),
+        Some(err) => vec![config_problem(err)],
+    };
+    (config, problems)
 }
 
 fn config_problem(err: ConfigError) -> Problem {

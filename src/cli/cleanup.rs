@@ -7,10 +7,10 @@ use std::io::Write as _;
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
-use super::args::{DONE, FAILED};
 use super::context::Context;
 use super::failure::Refused;
 use super::output::Out;
+use crate::exit_code::{DONE, FAILED};
 use crate::monitor::cleanup::{self, Find, Kind};
 use crate::monitor::scene::{LimitFlags, Scene};
 use crate::terminal::escape;

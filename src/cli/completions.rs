@@ -5,8 +5,9 @@ use std::io::Write as _;
 use clap::Args as ClapArgs;
 use clap_complete::{Shell, generate};
 
-use super::args::{DONE, interface};
+use super::args::interface;
 use super::output::Out;
+use crate::exit_code::DONE;
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {

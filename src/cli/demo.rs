@@ -7,12 +7,12 @@ use std::io::Write as _;
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
-use super::args::DONE;
 use super::context::Context;
 use super::failure::Refused;
 use super::init::{create_dir, create_folder, publish};
 use super::list;
 use super::output::Out;
+use crate::exit_code::DONE;
 use crate::ledger::Reader;
 use crate::terminal::escape;
 use crate::workdir::Workdir;

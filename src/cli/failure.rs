@@ -4,8 +4,8 @@ use std::io::Write as _;
 
 use serde::Serialize;
 
-use super::args::{FAILED, HELD, PANICKED, STORAGE};
 use crate::config::ConfigError;
+use crate::exit_code::{FAILED, HELD, PANICKED, STORAGE};
 use crate::ledger::LedgerError;
 use crate::lock::LockError;
 use crate::terminal::{Colour, Style, escape_lines};

@@ -9,9 +9,9 @@ use anyhow::Context as _;
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
-use super::args::DONE;
 use super::context::Context;
 use super::output::Out;
+use crate::exit_code::DONE;
 use crate::terminal::{Colour, escape};
 use crate::workdir::Workdir;
 

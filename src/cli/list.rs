@@ -4,12 +4,12 @@ use std::io::{self, Write as _};
 
 use clap::Args as ClapArgs;
 
-use super::args::DONE;
 use super::context::Context;
 use super::job_ref::{SHORT_ID, short};
 use super::output::Out;
 use super::when;
 use crate::clock::Millis;
+use crate::exit_code::DONE;
 use crate::job::State;
 use crate::ledger::{JobFilter, JobRow, Reader};
 use crate::terminal::{self, Colour, escape, fit};

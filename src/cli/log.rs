@@ -12,11 +12,11 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
-use super::args::DONE;
 use super::context::Context;
 use super::failure::Refused;
 use super::job_ref;
 use super::output::{Out, note};
+use crate::exit_code::DONE;
 use crate::job::{JobId, Seq};
 use crate::ledger::{JobRow, LedgerError, Reader};
 use crate::slug;

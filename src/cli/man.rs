@@ -5,9 +5,10 @@ use std::io::Write as _;
 use clap::Args as ClapArgs;
 use clap_mangen::Man;
 
-use super::args::{DONE, interface};
+use super::args::interface;
 use super::failure::Refused;
 use super::output::Out;
+use crate::exit_code::DONE;
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {

@@ -11,11 +11,11 @@ use clap::Args as ClapArgs;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::args::{DONE, FAILED};
 use super::context::{Context, has_worker};
 use super::failure::Refused;
 use super::output::Out;
 use crate::clock::Millis;
+use crate::exit_code::{DONE, FAILED};
 use crate::ledger::{Control, Effect, Order, Reader, Verb};
 use crate::lock::{self, Holder};
 use crate::terminal::{Colour, escape};
@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct Waiting {
     /// Do not wait until it has taken effect
     #[arg(long)]
-    no_wait: bool,
+    pub(super) no_wait: bool,
 }
 
 /// An event, and what it did; `None` while that is open.

@@ -4,10 +4,10 @@ use std::io::Write as _;
 
 use serde::Serialize;
 
-use super::args::{DONE, FAILED};
 use super::job_ref::{self, JobRefError};
 use super::order;
 use super::output::Out;
+use crate::exit_code::{DONE, FAILED};
 use crate::job::State;
 use crate::ledger::{Control, Order, Reader};
 use crate::terminal::{Colour, escape};

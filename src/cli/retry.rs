@@ -4,10 +4,11 @@ use std::io::Write as _;
 
 use clap::Args as ClapArgs;
 
-use super::args::DONE;
 use super::context::Context;
+use super::order::Waiting;
 use super::outcomes::{Asking, by_event, print};
 use super::output::Out;
+use crate::exit_code::DONE;
 use crate::ledger::Order;
 
 #[derive(Debug, ClapArgs)]
@@ -18,9 +19,8 @@ pub(super) struct Args {
     /// Every failed job
     #[arg(long)]
     failed: bool,
-    /// Do not wait until it has taken effect
-    #[arg(long)]
-    no_wait: bool,
+    #[command(flatten)]
+    waiting: Waiting,
 }
 
 pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Result<u8> {
@@ -33,7 +33,7 @@ pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Resu
         writeln!(out, "no job has failed")?;
         return Ok(DONE);
     }
-    let asking = Asking { order: Order::Retry, waits: !args.no_wait };
+    let asking = Asking { order: Order::Retry, waits: !args.waiting.no_wait };
     let outcomes = by_event(&ids, &asking, &workdir, (&reader, &mut control))?;
     print(&outcomes, context.json, out)
 }

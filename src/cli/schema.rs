@@ -2,8 +2,8 @@
 
 use std::io::Write as _;
 
-use super::args::DONE;
 use super::output::Out;
+use crate::exit_code::DONE;
 
 /// JSON Schema 2020-12.
 pub(super) const SCHEMA: &str = include_str!("entry.schema.json");

@@ -15,10 +15,11 @@ use anyhow::Context as _;
 use clap::{Args as ClapArgs, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::args::{DONE, FAILED};
 use super::context::Context;
 use super::failure::Refused;
 use super::output::Out;
+use crate::exit_code::{DONE, FAILED};
+use crate::selftest::file_system;
 use crate::selftest::job::{self, JobArgs};
 use crate::selftest::writer::{self, WriterArgs};
 use crate::selftest::{self, Options};
@@ -93,7 +94,7 @@ pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Resu
     let scratch = scratch(context.named_dir())?;
     let root = std::fs::canonicalize(scratch.path())?;
     let seed = args.seed.unwrap_or_else(random_seed);
-    let file_system = selftest::file_system(&root).context("cannot use the scratch folder")?;
+    let file_system = file_system::probe(&root).context("cannot use the scratch folder")?;
     let about = report::About { seed, chaos: args.chaos, root: &root, file_system: &file_system };
     if !context.json {
         report::opening(&about, out)?;

@@ -7,13 +7,13 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::args::DONE;
 use super::context::Context;
 use super::list::{colour_of, priority};
 use super::log::{LogFile, Stream};
 use super::output::Out;
 use super::{job_ref, when};
 use crate::clock::Millis;
+use crate::exit_code::DONE;
 use crate::ledger::{AttemptRow, JobRow, LedgerError};
 use crate::terminal::{Colour, escape, escape_lines};
 use crate::workdir::Workdir;

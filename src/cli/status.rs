@@ -15,13 +15,13 @@ use clap::Args as ClapArgs;
 use serde::Serialize;
 
 use self::verdict::Verdict;
-use super::args::DONE;
 use super::context::Context;
 use super::list::colour_of;
 use super::output::Out;
 use super::when;
 use crate::clock::Millis;
 use crate::config::Config;
+use crate::exit_code::DONE;
 use crate::ledger::{Counts, Hold, IncidentRow};
 use crate::monitor::handlers::sentence;
 use crate::status::{SlotStatus, WorkerState};
@@ -96,9 +96,8 @@ impl Report {
     fn gather(context: &Context) -> anyhow::Result<Self> {
         let (workdir, reader) = context.reader()?;
         // A configuration with a mistake in it must not hide what the worker is doing.
-        let stale_after =
-            Config::load(&workdir).map_or(Duration::from_secs(120), |config| config.monitor.stale_after);
-        let verdict = Verdict::of(&workdir, stale_after)?;
+        let (config, _) = Config::load_or_defaults(&workdir);
+        let verdict = Verdict::of(&workdir, config.monitor.stale_after)?;
         let (counts, holds, incidents) = match &reader {
             Some(reader) => (reader.counts()?, reader.holds()?, reader.open_incidents()?),
             None => (Counts::default(), Vec::new(), Vec::new()),

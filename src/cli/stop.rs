@@ -11,13 +11,13 @@ use clap::Args as ClapArgs;
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
-use super::args::{DONE, FAILED};
 use super::context::Context;
 use super::drain;
 use super::failure::Refused;
 use super::output::Out;
 use crate::config::Config;
 use crate::duration::parse_duration;
+use crate::exit_code::{DONE, FAILED};
 use crate::lock::{self, Holder};
 use crate::runner::process::ProcessId;
 use crate::terminal::escape;
@@ -25,9 +25,6 @@ use crate::workdir::Workdir;
 
 /// Added to the worker's own grace periods.
 const MARGIN: Duration = Duration::from_secs(10);
-/// The worker's graces when the configuration cannot be read: a mistake in it must not keep a worker from being
-/// stopped.
-const USUAL_GRACE: Duration = Duration::from_secs(15);
 /// Between two looks at the lock.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -112,9 +109,9 @@ fn holder(workdir: &Workdir) -> anyhow::Result<Option<ProcessId>> {
 }
 
 fn usual_limit(workdir: &Workdir) -> Duration {
-    let graces = Config::load(workdir)
-        .map_or(USUAL_GRACE, |config| config.worker.shutdown_grace + config.worker.kill_grace);
-    graces + MARGIN
+    // A mistake in the configuration must not keep a worker from being stopped.
+    let (config, _) = Config::load_or_defaults(workdir);
+    config.worker.shutdown_grace + config.worker.kill_grace + MARGIN
 }
 
 /// Waits until this worker is gone; a supervisor may have started the next one by then. It lets go of the directory a

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::exit_code::USAGE;
 use crate::terminal::{escape_lines, is_invisible};
 
 /// The arguments, or the exit code after what was wrong with them (or the help they asked for) was printed.
@@ -23,6 +24,6 @@ pub fn parse<T: Parser>() -> Result<T, ExitCode> {
         } else {
             err.print()
         };
-        ExitCode::from(u8::try_from(err.exit_code()).unwrap_or(2))
+        ExitCode::from(u8::try_from(err.exit_code()).unwrap_or(USAGE))
     })
 }

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
-use super::args::{DONE, FAILED};
 use super::context::{Context, has_worker};
 use super::failure::Refused;
 use super::job_ref;
 use super::output::Out;
 use super::progress_bar::Bar;
 use crate::duration::parse_duration;
+use crate::exit_code::{DONE, FAILED};
 use crate::job::State;
 use crate::ledger::{Counts, Reader};
 use crate::status::StatusFile;

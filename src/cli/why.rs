@@ -9,7 +9,6 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
-use super::args::DONE;
 use super::context::Context;
 use super::job_ref;
 use super::list::colour_of;
@@ -17,6 +16,7 @@ use super::output::Out;
 use super::status::verdict::Verdict;
 use crate::clock::Millis;
 use crate::config::Config;
+use crate::exit_code::DONE;
 use crate::job::{JobId, State};
 use crate::ledger::{AttemptRow, Hold, JobRow, LedgerError, Needed, Queue, Reader, RunningJob, Standing};
 use crate::queue_report;
@@ -81,7 +81,7 @@ pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Resu
 impl Facts {
     fn gather(workdir: &Workdir, reader: &Reader, job: JobRow) -> anyhow::Result<Self> {
         // A configuration with a mistake in it must not hide why a job waits.
-        let config = Config::load(workdir).or_else(|_| Config::parse("", &workdir.config(), workdir))?;
+        let (config, _) = Config::load_or_defaults(workdir);
         let (worker, slots, run) = look_at_worker(workdir, config.monitor.stale_after)?;
         Ok(Self {
             now: Millis::now(),

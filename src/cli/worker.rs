@@ -5,11 +5,11 @@ use std::io::IsTerminal;
 use clap::Args as ClapArgs;
 use tokio::sync::watch;
 
-use super::args::DONE;
 use super::context::Context;
 use super::output::note;
 use super::progress_bar;
 use crate::clock::Millis;
+use crate::exit_code::DONE;
 use crate::ledger::{Counts, Reader};
 use crate::terminal::escape;
 use crate::worker::{self, Options};

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 
 use super::fence;
 use super::prompt::{self, Context, TemplateError};
+use crate::exit_code;
 use crate::job::GateVerdict;
 use crate::materialize::{self, Done, Failure as NotWritten, Task};
 use crate::result_file::{RESULT_VARIABLE, Report};
@@ -29,13 +30,6 @@ const PROMPT: &str = "prompt.txt";
 const ANSWER: &str = "answer.txt";
 /// Where the program runs.
 const WORK: &str = "work";
-
-/// Another attempt may do better.
-const EXIT_AGAIN: i32 = 1;
-/// A program that is not there, as shells have it.
-const EXIT_NO_PROGRAM: i32 = 127;
-/// The handler was not called the way the runner calls it.
-const EXIT_USAGE: i32 = 2;
 
 /// How an attempt came out.
 enum Came {
@@ -167,12 +161,12 @@ fn create(name: &str) -> io::Result<File> {
 impl Failure {
     fn exit_code(&self) -> i32 {
         match self {
-            Self::NoOrder => EXIT_USAGE,
-            Self::Program { .. } => EXIT_NO_PROGRAM,
+            Self::NoOrder => exit_code::MISUSED,
+            Self::Program { .. } => exit_code::NO_PROGRAM,
             // Another answer may pass.
-            Self::NotWritten(NotWritten::Gate { .. } | NotWritten::Judged(_)) => EXIT_AGAIN,
-            Self::NotWritten(failure) => i32::from(failure.exit_code()),
-            Self::Template(_) | Self::TooLong | Self::Answer(_) | Self::File { .. } => EXIT_AGAIN,
+            Self::NotWritten(NotWritten::Gate { .. } | NotWritten::Judged(_)) => exit_code::AGAIN,
+            Self::NotWritten(failure) => failure.exit_code(),
+            Self::Template(_) | Self::TooLong | Self::Answer(_) | Self::File { .. } => exit_code::AGAIN,
         }
     }
 

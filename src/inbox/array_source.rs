@@ -315,8 +315,9 @@ impl ArraySource {
         self.view = recorded.view;
         self.rejected.retain(|key, _| content.rejected.contains_key(key));
         for (key, problem) in &mut self.rejected {
-            let place = content.rejected.get(key);
-            (problem.line, problem.column) = (place.map(|place| place.0), place.map(|place| place.1));
+            if let Some(&place) = content.rejected.get(key) {
+                problem.move_to(&self.label, place);
+            }
         }
         self.rejected.extend(recorded.rejected);
         Ok(true)

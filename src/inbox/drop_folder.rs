@@ -89,7 +89,7 @@ impl DropFolder {
         let label = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
         Self {
             label: terminal::escape(&label).into_owned(),
-            moves: Moves { folder: path.to_owned(), limbo },
+            moves: Moves::new(path, limbo),
             doing,
             names: Names::new(path, intake.source()),
             intake,
@@ -133,11 +133,7 @@ impl DropFolder {
     /// Makes the folders and takes in what a dead worker had claimed.
     fn prepare(&mut self) -> io::Result<()> {
         self.doing.step("open");
-        self.moves.prepare()?;
-        self.limbo.clear();
-        for item in std::fs::read_dir(&self.moves.limbo)? {
-            self.limbo.push(item?.file_name());
-        }
+        self.limbo = self.moves.prepare()?;
         self.prepared = true;
         Ok(())
     }
@@ -169,7 +165,7 @@ impl DropFolder {
     /// The names to look at, when it is time to look.
     fn list_if_due(&mut self, now: Instant) -> io::Result<Option<Vec<OsString>>> {
         self.doing.step("stat");
-        let face = match std::fs::metadata(&self.moves.folder) {
+        let face = match std::fs::metadata(self.moves.folder()) {
             Ok(meta) => Some(Fingerprint::of(&meta)),
             Err(err) if err.kind() == io::ErrorKind::NotFound => None,
             Err(err) => return Err(err),
@@ -188,7 +184,7 @@ impl DropFolder {
         self.doing.step("list");
         let is_racy = face.is_racy(Millis::now());
         let mut present = Vec::new();
-        for item in std::fs::read_dir(&self.moves.folder)? {
+        for item in std::fs::read_dir(self.moves.folder())? {
             let name = item?.file_name();
             if is_wanted(&name) {
                 present.push(name);
@@ -234,7 +230,7 @@ impl DropFolder {
 
     /// Whether a file can be claimed, without touching it.
     fn examine(&mut self, name: &OsStr, now: Instant) -> Next {
-        let (file, print) = match open_regular(&self.moves.folder.join(name), MAX_FILE_BYTES) {
+        let (file, print) = match open_regular(&self.moves.folder().join(name), MAX_FILE_BYTES) {
             Ok(opened) => opened,
             Err(OpenError::Missing { .. }) => return Next::Gone,
             Err(err) => return Next::Problem(terminal::error_line(&err)),
@@ -270,7 +266,7 @@ impl DropFolder {
                 Ok(Claim::Gone) => self.names.forget(&name),
                 Ok(Claim::Later) => self.names.note(&name, Next::Wait("an older one is not settled")),
                 Err(err) => {
-                    let what = format!("{} cannot be claimed: {}", shown(&name), claim_error(&err));
+                    let what = format!("{} cannot be claimed: {err}", shown(&name));
                     self.names.note(&name, Next::Problem(what));
                 }
             }
@@ -303,7 +299,7 @@ impl DropFolder {
 
     /// The bytes of a claimed file, once nobody can change them any more; until then it waits in the limbo.
     fn read_claimed(&mut self, name: &OsStr) -> Option<Vec<u8>> {
-        let text = match open_regular(&self.moves.limbo.join(name), MAX_FILE_BYTES) {
+        let text = match open_regular(&self.moves.claimed(name), MAX_FILE_BYTES) {
             Ok((file, print)) => match writers(&file) {
                 Writers::Some => None,
                 Writers::Unknown if age(print) < AT_REST => None,
@@ -460,15 +456,6 @@ fn age(print: Fingerprint) -> Duration {
 
 fn shown(name: &OsStr) -> String {
     format!("`{}`", terminal::escape(&name.to_string_lossy()))
-}
-
-fn claim_error(err: &io::Error) -> String {
-    match err.kind() {
-        io::ErrorKind::CrossesDevices => {
-            "it is on another file system than `.stallproof`; put both on one".to_owned()
-        }
-        _ => err.to_string(),
-    }
 }
 
 #[cfg(test)]

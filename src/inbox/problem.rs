@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::job::{Fault, JobId};
 
@@ -31,7 +31,7 @@ crate::words::words! {
 }
 
 /// One thing to mend.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// The file, relative to the working directory where it is inside.
     pub file: String,
@@ -91,6 +91,15 @@ impl Problem {
         };
         let reason = format!("`depends_on`: expected {expected}, found the circle {found}");
         Self::rejected(id, title, &fault, &reason)
+    }
+
+    /// The entry stands elsewhere in its file by now, which messages call `label`.
+    pub fn move_to(&mut self, label: &str, (line, column): (u64, u64)) {
+        let before = self.line.zip(self.column).map(|(line, column)| format!("{label}:{line}:{column}: "));
+        if let Some(what) = before.and_then(|before| self.error.strip_prefix(&before).map(str::to_owned)) {
+            self.error = format!("{label}:{line}:{column}: {what}");
+        }
+        (self.line, self.column) = (Some(line), Some(column));
     }
 
     /// A file as a whole.

@@ -12,6 +12,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::judgement::Judgement;
+use crate::exit_code;
 use crate::job::GateVerdict;
 use crate::runner::program;
 use crate::runner::tool::{End, Heard, How, Tool};
@@ -57,7 +58,9 @@ fn verdict(end: End, name: &str, limit: Duration, said: &[u8]) -> Judgement {
         _ if end.asked_to_stop => inconclusive(format!("`{name}` was stopped with its attempt")),
         How::Exited(0) => Judgement::pass(),
         How::Exited(1) => Judgement::new(GateVerdict::Fail, format!("`{name}` refused it{told}")),
-        How::Exited(126 | 127) => blocked(name, &format!("it could not run a program it needs{told}")),
+        How::Exited(exit_code::CANNOT_RUN | exit_code::NO_PROGRAM) => {
+            blocked(name, &format!("it could not run a program it needs{told}"))
+        }
         How::Exited(code) => {
             inconclusive(format!("`{name}` ended with exit status {code}, which is neither 0 nor 1"))
         }

@@ -11,33 +11,32 @@ use std::path::Path;
 use std::process::{ExitCode, Stdio};
 
 use super::judgement::{Judgement, Produced, Subject, inspect};
+use crate::exit_code;
 use crate::job::GateVerdict;
 use crate::result_file::{self, RESULT_VARIABLE, Report};
 use crate::runner::order::Order;
 use crate::runner::program;
 use crate::runner::tool::{Heard, How, Tool, end_like};
 
-/// The exit code of a run whose product is refused.
-const REFUSED: i32 = 1;
-/// A program that is not there, as shells have it.
-const NO_PROGRAM: i32 = 127;
-/// The handler was not called the way the runner calls it.
-const USAGE: i32 = 2;
-
 /// Runs `command` and judges the folder it ran in.
 #[must_use]
 pub fn main(command: &[OsString]) -> ExitCode {
     let order = match Order::named(&|name| std::env::var_os(name)) {
         Ok(Some(order)) => order,
-        Ok(None) => return fail(USAGE, "there is no order; this command is run by the worker".to_owned()),
-        Err(error) => return fail(REFUSED, format!("cannot read the order: {error}")),
+        Ok(None) => {
+            return fail(
+                exit_code::MISUSED,
+                "there is no order; this command is run by the worker".to_owned(),
+            );
+        }
+        Err(error) => return fail(exit_code::AGAIN, format!("cannot read the order: {error}")),
     };
     match run(command, order.root()) {
         Ok(How::Exited(0)) => judge(&order),
         Ok(how) => end_like(how),
         Err(error) => {
             let program = command.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            fail(NO_PROGRAM, format!("cannot run `{program}`: {error}"))
+            fail(exit_code::NO_PROGRAM, format!("cannot run `{program}`: {error}"))
         }
     }
 }
@@ -54,7 +53,7 @@ fn run(command: &[OsString], root: &Path) -> io::Result<How> {
 fn judge(order: &Order) -> ExitCode {
     let folder = match std::env::current_dir() {
         Ok(folder) => folder,
-        Err(error) => return fail(REFUSED, format!("the folder of the job is gone: {error}")),
+        Err(error) => return fail(exit_code::AGAIN, format!("the folder of the job is gone: {error}")),
     };
     let (produced, gate, root) = (Produced::Anything, &order.gate, order.root());
     // A program that judges its own work may be harder on it than we are, not softer.
@@ -71,7 +70,7 @@ fn judge(order: &Order) -> ExitCode {
         outputs: Vec::new(),
     };
     say(&report);
-    if is_pass { ExitCode::SUCCESS } else { end_like(How::Exited(REFUSED)) }
+    if is_pass { ExitCode::SUCCESS } else { end_like(How::Exited(exit_code::AGAIN)) }
 }
 
 fn own_message(verdict: GateVerdict) -> String {

@@ -128,10 +128,10 @@ pub(super) fn retry(conn: &Connection, id: &str, now: Millis) -> Result<Retried>
     }
     conn.prepare_cached(
         "UPDATE job SET state = 'queued', finished_at = NULL, cancel_requested = 0, again = 0, dismissed = 0,
-             max_attempts = attempts + budget
+             max_attempts = min(attempts + budget, ?2)
          WHERE id = ?1 AND state IN ('failed', 'cancelled')",
     )?
-    .execute([id])?;
+    .execute(params![id, u32::MAX])?;
     due::resume(conn, id, now)?;
     Ok(Retried::Queued)
 }

@@ -2,6 +2,8 @@
 //!
 //! Never changes a job that has started. Whether an entry is new, known or an edit is decided here, by id and content.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use super::rows::{IngestKind, Ingested, Wanted};
@@ -269,25 +271,51 @@ fn need(conn: &Connection, seq: Seq, needs: &[Need<'_>]) -> Result<()> {
 
 /// The way from a job's dependencies back to itself, if there is one.
 pub(super) fn cycle(conn: &Connection, entry: &Entry) -> Result<Option<String>> {
-    let mut ways: Vec<Vec<String>> = entry.depends_on.iter().map(|id| vec![id.0.clone()]).collect();
-    let mut seen = std::collections::HashSet::new();
-    while let Some(way) = ways.pop() {
-        let Some(last) = way.last() else { continue };
-        if *last == entry.id.0 {
-            return Ok(Some(format!("{} → {}", entry.id, way.join(" → "))));
+    if entry.depends_on.is_empty() || !is_awaited(conn, entry)? {
+        return Ok(None);
+    }
+    // Every job that was reached, and by way of which other; a chain of thousands is walked once, not copied.
+    let mut reached: Vec<(String, Option<usize>)> =
+        entry.depends_on.iter().map(|id| (id.0.clone(), None)).collect();
+    let mut seen: HashSet<String> = HashSet::new();
+    let mut next = 0;
+    while let Some((id, _)) = reached.get(next) {
+        if *id == entry.id.0 {
+            return Ok(Some(format!("{} → {}", entry.id, way_to(&reached, next).join(" → "))));
         }
-        if seen.len() >= CYCLE_LIMIT || !seen.insert(last.clone()) {
-            continue;
+        if seen.len() >= CYCLE_LIMIT {
+            break;
         }
-        let mut query = conn.prepare_cached(
-            "SELECT needs FROM dependency JOIN job ON job.seq = dependency.job WHERE job.id = ?1 AND met = 0",
-        )?;
-        let next = query.query_map([last], |row| row.get::<_, String>(0))?;
-        for id in next {
-            let mut longer = way.clone();
-            longer.push(id?);
-            ways.push(longer);
+        if seen.insert(id.clone()) {
+            let mut query = conn.prepare_cached(
+                "SELECT needs FROM dependency JOIN job ON job.seq = dependency.job WHERE job.id = ?1 AND met = 0",
+            )?;
+            let needs = query.query_map([id], |row| Ok((row.get(0)?, Some(next))))?;
+            reached.extend(needs.collect::<rusqlite::Result<Vec<_>>>()?);
         }
+        next += 1;
     }
     Ok(None)
+}
+
+/// Whether some job, or the entry itself, waits for this one: without that no way can lead back to it.
+fn is_awaited(conn: &Connection, entry: &Entry) -> Result<bool> {
+    if entry.depends_on.contains(&entry.id) {
+        return Ok(true);
+    }
+    let mut query =
+        conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM dependency WHERE needs = ?1 AND met = 0)")?;
+    Ok(query.query_row([&entry.id.0], |row| row.get(0))?)
+}
+
+/// The ids on the way to the job at `place`, this one last.
+fn way_to(reached: &[(String, Option<usize>)], place: usize) -> Vec<&str> {
+    let mut way = Vec::new();
+    let mut at = Some(place);
+    while let Some((id, before)) = at.and_then(|place| reached.get(place)) {
+        way.push(id.as_str());
+        at = *before;
+    }
+    way.reverse();
+    way
 }

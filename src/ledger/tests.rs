@@ -175,6 +175,19 @@ async fn what_has_a_process_cannot_be_withdrawn() {
 }
 
 #[tokio::test]
+async fn a_job_with_as_many_attempts_as_can_be_counted_is_retried() {
+    let bed = Bed::new();
+    let endless = Wanted { max_attempts: u32::MAX, ..wanted(entry("a", 1)) };
+    let seq = bed.ledger.ingest(vec![endless]).await.unwrap()[0].seq;
+    let first = bed.claim(seq).await.unwrap();
+    bed.ledger.finish(end(&first, Outcome::Failed, Next::Fail)).await.unwrap();
+    assert_eq!(bed.control().retry("a").unwrap(), Retried::Queued);
+    let row = bed.reader().job("a").expect("a ledger that can be read").unwrap();
+    assert_eq!(row.max_attempts, u32::MAX);
+    assert_eq!(bed.claim(seq).await.unwrap().number, 2);
+}
+
+#[tokio::test]
 async fn an_interrupted_attempt_is_free() {
     let bed = Bed::new();
     let seq = bed.add(entry("a", 1)).await.seq;

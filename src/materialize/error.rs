@@ -3,16 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::exit_code;
 use crate::gate::{Finding, describe};
 use crate::inspection::Judgement;
 use crate::job::GateVerdict;
-
-/// The job can never succeed as it is (`EX_DATAERR`).
-const EXIT_DATA: u8 = 65;
-/// The attempt failed for a reason that may pass (`EX_TEMPFAIL`).
-const EXIT_TEMPORARY: u8 = 75;
-/// The handler was not called the way the runner calls it.
-const EXIT_USAGE: u8 = 2;
 
 /// Why no project was published.
 #[derive(Debug, thiserror::Error)]
@@ -65,12 +59,12 @@ pub enum Failure {
 
 impl Failure {
     /// The exit code that tells the scheduler whether another attempt makes sense.
-    pub fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> i32 {
         match self {
-            Self::Entry(_) | Self::Gate { .. } | Self::Refused { .. } => EXIT_DATA,
-            Self::Judged(judgement) if judgement.verdict == GateVerdict::Fail => EXIT_DATA,
-            Self::Judged(_) | Self::Inconclusive { .. } | Self::Io { .. } => EXIT_TEMPORARY,
-            Self::Environment(_) => EXIT_USAGE,
+            Self::Entry(_) | Self::Gate { .. } | Self::Refused { .. } => exit_code::DATA,
+            Self::Judged(judgement) if judgement.verdict == GateVerdict::Fail => exit_code::DATA,
+            Self::Judged(_) | Self::Inconclusive { .. } | Self::Io { .. } => exit_code::TEMPORARY,
+            Self::Environment(_) => exit_code::MISUSED,
         }
     }
 

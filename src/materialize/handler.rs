@@ -13,6 +13,7 @@ use crate::gate::Limits;
 use crate::job::GateVerdict;
 use crate::result_file::{RESULT_VARIABLE, Report};
 use crate::runner::order::{ORDER_VARIABLE, Order};
+use crate::runner::tool::{How, end_like};
 
 /// Largest entry that is read, in bytes; the queue files have lower limits of their own.
 const MAX_ENTRY_BYTES: u64 = 64 << 20;
@@ -34,7 +35,7 @@ pub fn handle(entry: impl Read, environment: impl Fn(&str) -> Option<OsString>) 
         Err(failure) => (failure.exit_code(), failed(failure)),
     };
     report.say(environment(RESULT_VARIABLE).as_deref());
-    ExitCode::from(code)
+    end_like(How::Exited(code))
 }
 
 fn attempt(entry: impl Read, environment: &impl Fn(&str) -> Option<OsString>) -> Result<Done, Failure> {

@@ -15,17 +15,11 @@ use super::scene::{LimitFlags, Scene, error_chain};
 use super::service::{ServiceError, Watch};
 use super::stop;
 use crate::duration::parse_duration;
+use crate::exit_code::{FAILED, HELD, USAGE};
 use crate::lock::LockError;
 use crate::logging;
 use crate::terminal::escape;
 use crate::workdir::Workdir;
-
-/// What was asked failed.
-const FAILED: u8 = 1;
-/// Wrong usage, as clap has it.
-const USAGE: u8 = 2;
-/// Another monitor watches the directory.
-const HELD: u8 = 3;
 
 /// Proves that the worker of a directory works, and brings it back when it does not.
 #[derive(Debug, Parser)]

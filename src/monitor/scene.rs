@@ -36,14 +36,8 @@ impl Scene {
     /// # Errors
     /// When the limits asked for would restart healthy workers.
     pub fn open(workdir: Workdir, flags: LimitFlags) -> Result<Self, String> {
-        let (mut config, config_error) = match Config::load(&workdir) {
-            Ok(config) => (config, None),
-            Err(err) => {
-                let defaults =
-                    Config::parse("", &workdir.config(), &workdir).map_err(|err| err.to_string())?;
-                (defaults, Some(error_chain(&err)))
-            }
-        };
+        let (mut config, mistake) = Config::load_or_defaults(&workdir);
+        let config_error = mistake.map(|err| error_chain(&err));
         apply(&mut config.monitor, flags);
         config.monitor.check_limits().map_err(|err| err.replace("`monitor.", "`--").replace('_', "-"))?;
         Ok(Self { workdir, config, config_error })

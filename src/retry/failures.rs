@@ -38,11 +38,12 @@ struct Streak {
 }
 
 impl Failures {
-    /// Goes on with the incidents that are open in the ledger. `pauses`: whether handlers are held at all.
+    /// Goes on with the incidents that are open in the ledger, but for those of handlers that are gone. `pauses`: whether handlers are held at all.
     ///
     /// # Errors
     /// The ledger's.
     pub async fn resume(ledger: Ledger, settings: Live, pauses: bool) -> Result<Self, LedgerError> {
+        forget_gone(&ledger, &settings).await?;
         let mut streaks = HashMap::new();
         for incident in ledger.open_incidents().await? {
             let streak = Streak {
@@ -58,6 +59,17 @@ impl Failures {
             streaks.insert(incident.handler, streak);
         }
         Ok(Self { ledger, settings, pauses, streaks: Arc::new(Mutex::new(streaks)) })
+    }
+
+    /// Closes the incidents of handlers that the configuration no longer has.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub async fn forget_gone(&self) -> Result<(), LedgerError> {
+        for handler in forget_gone(&self.ledger, &self.settings).await? {
+            self.streaks.lock().await.remove(&handler);
+        }
+        Ok(())
     }
 
     /// Takes note of how an attempt ended.
@@ -126,6 +138,19 @@ impl Failures {
         }
         Ok(())
     }
+}
+
+/// Closes the incidents of handlers that are configured no more, which nothing could prove to work again; their names.
+async fn forget_gone(ledger: &Ledger, settings: &Live) -> Result<Vec<String>, LedgerError> {
+    let config = settings.config();
+    let incidents = ledger.open_incidents().await?.into_iter();
+    let gone: Vec<String> =
+        incidents.map(|incident| incident.handler).filter(|handler| !config.has_handler(handler)).collect();
+    for handler in &gone {
+        ledger.mend_handler(handler.clone()).await?;
+        tracing::info!(handler, "handler is configured no more; its incident is closed");
+    }
+    Ok(gone)
 }
 
 /// What an end says about the handler, if anything.

@@ -5,7 +5,7 @@
 //! tree. Nothing here trusts a bare pid.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tokio::io::unix::AsyncFd;
@@ -60,9 +60,7 @@ pub async fn is_recorded(attempt_dir: PathBuf) -> io::Result<bool> {
 /// when it takes long.
 pub async fn settle(remains: &Remains, mut pending: impl FnMut()) -> io::Result<Ending> {
     loop {
-        let task = remains.clone();
-        let looked = tokio::task::spawn_blocking(move || look(&task)).await.map_err(io::Error::other)??;
-        match looked {
+        match try_settle(remains).await? {
             Some(ending) => return Ok(ending),
             None => {
                 pending();
@@ -72,14 +70,18 @@ pub async fn settle(remains: &Remains, mut pending: impl FnMut()) -> io::Result<
     }
 }
 
+/// As [`settle`], for a few seconds at most: `None` while a process of the attempt is left that does not die.
+pub async fn try_settle(remains: &Remains) -> io::Result<Option<Ending>> {
+    let task = remains.clone();
+    tokio::task::spawn_blocking(move || look(&task)).await.map_err(io::Error::other)?
+}
+
 /// One look: `None` while a process of the attempt is left that does not die.
 fn look(remains: &Remains) -> io::Result<Option<Ending>> {
     if let Some(record) = ExitRecord::read(&remains.attempt_dir)? {
         return Ok(Some(Ending::Recorded(record)));
     }
-    if !exists(&remains.attempt_dir)? {
-        return Ok(Some(Ending::NeverReceived));
-    }
+    // A folder that is missing proves nothing: somebody who tidies up takes it away from a running attempt as well.
     // Processes of another boot are gone with it.
     if remains.holder.boot_id == super::process::boot_id()? {
         let found = || {
@@ -91,9 +93,8 @@ fn look(remains: &Remains) -> io::Result<Option<Ending>> {
             return Ok(None);
         }
     }
+    if !remains.attempt_dir.try_exists()? {
+        return Ok(Some(Ending::NeverReceived));
+    }
     Ok(Some(ExitRecord::read(&remains.attempt_dir)?.map_or(Ending::Lost, Ending::Recorded)))
-}
-
-fn exists(path: &Path) -> io::Result<bool> {
-    path.try_exists()
 }

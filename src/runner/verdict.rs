@@ -11,11 +11,12 @@ use super::handler::{HandlerError, RESULT_NAME};
 use super::record::{ExitRecord, Reason};
 use crate::clock::Millis;
 use crate::config::Config;
+use crate::exit_code;
 use crate::job::{ErrorType, GateVerdict, HoldKind, HoldReason, Outcome};
 use crate::ledger::{Claimed, FinishedAttempt, Hold, Next};
 use crate::result_file::{self, open_plain};
 use crate::retry::rework::{self, Refused};
-use crate::retry::{self, EX_TEMPFAIL, Ended};
+use crate::retry::{self, Ended};
 
 /// Lines of stderr kept in the error of a failed attempt.
 const LAST_LINES: usize = 20;
@@ -245,7 +246,7 @@ fn recorded(
         Reason::Exited => match (record.exit_code, record.signal) {
             (Some(code), _) => {
                 let refused = gate.and_then(|gate| refusal(gate, code, &result));
-                park = result.park(now).filter(|_| code == EX_TEMPFAIL);
+                park = result.park(now).filter(|_| code == exit_code::TEMPORARY);
                 match (refused, park, code) {
                     (Some(refused), _, _) => (Outcome::GateFailed, refused),
                     (None, Some(_), _) => (Outcome::Interrupted, result.parked_text(park)),

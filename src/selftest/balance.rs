@@ -14,7 +14,6 @@ use crate::job::State;
 use crate::ledger::{JobFilter, JobRow, Reader};
 use crate::monitor::memory::Memory;
 use crate::status::StatusFile;
-use crate::workdir::Workdir;
 
 /// The figures of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -68,7 +67,7 @@ impl Balance {
 pub fn draw(place: &Place, tally: &Tally, wall_minus_mono_ms: i64) -> Result<Balance, RunError> {
     let side: Vec<SideLine> = side_log::read(&place.side_log())?;
     let written: Vec<WriterLine> = side_log::read(&place.writer_log())?;
-    let workdir = Workdir::open(&place.dir()).map_err(std::io::Error::other)?;
+    let workdir = place.workdir();
     let reader = Reader::open(&workdir.ledger())?;
     let rows = reader.jobs(&JobFilter::default())?;
     let jobs = histories(&reader, &rows)?;
@@ -91,7 +90,7 @@ pub fn draw(place: &Place, tally: &Tally, wall_minus_mono_ms: i64) -> Result<Bal
     let beyond_policy = count(|violation| matches!(violation, Violation::BeyondPolicy { .. }));
     let (longest_stall_ms, stalled_after) = longest_stall(&side, &rows, tally, wall_minus_mono_ms);
     let status = StatusFile::read(&workdir.status_file()).ok().flatten();
-    let memory = Memory::read(&workdir).unwrap_or_default();
+    let memory = Memory::read(workdir).unwrap_or_default();
     Ok(Balance {
         written: said.len(),
         jobs: jobs.len(),

@@ -119,7 +119,7 @@ impl<'a> Driver<'a> {
         self.watch.phase("starting worker, monitor and writers");
         self.rig.start()?;
         let until = Instant::now() + READY_WITHIN;
-        while !self.rig.place().dir().join(".stallproof/ledger.db").exists() {
+        while !self.rig.place().workdir().ledger().exists() {
             self.pause(LOOK)?;
             if Instant::now() >= until {
                 return Err(io::Error::other("the worker did not become ready; see programs.out").into());
@@ -240,7 +240,7 @@ impl<'a> Driver<'a> {
 
     /// The ledger as it is now; what it was before, where it cannot be asked at the moment.
     fn look(&mut self) -> Result<Counts, RunError> {
-        let path = self.rig.place().dir().join(".stallproof/ledger.db");
+        let path = self.rig.place().workdir().ledger();
         if self.reader.is_none() && path.exists() {
             self.reader = Reader::open(&path).ok();
         }

@@ -17,7 +17,6 @@ use super::writer::{dropped, in_turn};
 use super::{clock, small_disk};
 use crate::monitor::memory::Memory;
 use crate::runner::process::ProcessId;
-use crate::workdir::Workdir;
 
 /// Between two looks for what the monitor does.
 const LOOK: Duration = Duration::from_millis(50);
@@ -94,8 +93,7 @@ impl Driver<'_> {
     }
 
     fn monitor_waits(&self) -> Result<bool, RunError> {
-        let workdir = Workdir::open(&self.rig.place().dir()).map_err(std::io::Error::other)?;
-        Ok(Memory::read(&workdir).is_ok_and(|memory| memory.backoff.has_given_up()))
+        Ok(Memory::read(self.rig.place().workdir()).is_ok_and(|memory| memory.backoff.has_given_up()))
     }
 
     fn kill_monitor(&mut self) -> Result<bool, RunError> {
@@ -186,7 +184,7 @@ impl Driver<'_> {
     }
 
     fn drop_job(&mut self, kind: Kind, random: &mut Random) -> Result<bool, RunError> {
-        let order = Order::plain(format!("{}-{:x}", kind.word(), random.draw()), kind);
+        let order = Order::plain(format!("{}-{:x}", kind.as_str(), random.draw()), kind);
         let place = self.rig.place();
         let mut log = Log::open(&place.writer_log())?;
         log.append(&order.line(false))?;
@@ -196,7 +194,7 @@ impl Driver<'_> {
     }
 
     fn disk_full(&mut self, random: &mut Random) -> Result<bool, RunError> {
-        let jobs = self.rig.place().jobs();
+        let jobs = self.rig.place().workdir().jobs();
         small_disk::fill(&jobs)?;
         let paused = self.pause(Duration::from_millis(random.between(300, 1500)));
         small_disk::make_room(&jobs)?;

@@ -9,7 +9,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 
 use super::order::Kind;
 use super::side_log::{Log, SideLine, What, monotonic_ns};
-use crate::retry::EX_DATAERR;
+use crate::exit_code;
 use crate::runner::leave;
 
 /// Between two signs of life.
@@ -95,7 +95,7 @@ impl Job {
         match args.kind {
             Kind::Work => {}
             Kind::Flaky => code = u8::from(self.attempt == 1),
-            Kind::Hopeless => code = u8::try_from(EX_DATAERR).unwrap_or(1),
+            Kind::Hopeless => code = u8::try_from(exit_code::DATA).unwrap_or(1),
             Kind::Flood => flood(),
             Kind::Leaver => {
                 let side = args.side.to_string_lossy().into_owned();

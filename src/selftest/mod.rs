@@ -28,7 +28,6 @@ use std::time::Duration;
 
 use balance::Balance;
 use driver::{Course, Driver, RunError, Tally, Watch};
-use file_system::FileSystem;
 use place::Place;
 use plan::Fault;
 use rig::Rig;
@@ -70,7 +69,7 @@ pub fn run(
     stop: Arc<AtomicBool>,
     watch: &mut dyn Watch,
 ) -> Result<Outcome, RunError> {
-    let place = Place::new(root);
+    let place = Place::open(root)?;
     place.prepare()?;
     let mut tally = Tally::default();
     let steps = if options.chaos { plan::plan(options.seed, options.span) } else { Vec::new() };
@@ -89,7 +88,7 @@ pub fn run(
             Ok(outcome) => outcome.balance.is_even(),
             Err(error) => matches!(error, RunError::Stopped),
         };
-        let taken = small_disk::take_away(&place.jobs(), options.keep || !is_over);
+        let taken = small_disk::take_away(&place.workdir().jobs(), options.keep || !is_over);
         // A verdict, or the reason why there is none, says more than what is in the way of tidying up.
         if drawn.as_ref().is_ok_and(|_| is_over) {
             taken?;
@@ -100,24 +99,15 @@ pub fn run(
 
 /// Notes what cannot be injected here; whether there is a small file system.
 fn find_limits(place: &Place, tally: &mut Tally) -> std::io::Result<bool> {
-    let state = place.dir().join(".stallproof");
-    std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(state)?;
+    place.workdir().prepare().map_err(std::io::Error::other)?;
     if let Some(why) = clock::refused(place.root()) {
         tally.skipped.insert(Fault::ClockStep, why);
     }
-    match small_disk::put_over(&place.jobs()) {
+    match small_disk::put_over(&place.workdir().jobs()) {
         Ok(()) => Ok(true),
         Err(why) => {
             tally.skipped.insert(Fault::DiskFull, why);
             Ok(false)
         }
     }
-}
-
-/// What the file system of `root` guarantees.
-///
-/// # Errors
-/// When not even a file can be made there.
-pub fn file_system(root: &Path) -> std::io::Result<FileSystem> {
-    file_system::probe(root)
 }

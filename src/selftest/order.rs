@@ -8,22 +8,24 @@ use super::place::{NARROW, Place};
 use super::random::Random;
 use super::side_log::WriterLine;
 use crate::job::State;
+use crate::words::words;
 
-/// What a job does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Kind {
-    /// Works for a while and ends well.
-    Work,
-    /// Fails at its first attempt and ends well at the next.
-    Flaky,
-    /// Says that it can never succeed (exit status 65).
-    Hopeless,
-    /// Prints without end, and ends well.
-    Flood,
-    /// Leaves a process behind in a session of its own, and ends well.
-    Leaver,
-    /// Ignores TERM and works for ever; has a short time limit and one attempt.
-    Deaf,
+words! {
+    /// What a job does.
+    Kind {
+        /// Works for a while and ends well.
+        Work = "work",
+        /// Fails at its first attempt and ends well at the next.
+        Flaky = "flaky",
+        /// Says that it can never succeed (exit status 65).
+        Hopeless = "hopeless",
+        /// Prints without end, and ends well.
+        Flood = "flood",
+        /// Leaves a process behind in a session of its own, and ends well.
+        Leaver = "leaver",
+        /// Ignores TERM and works for ever; has a short time limit and one attempt.
+        Deaf = "deaf",
+    }
 }
 
 impl Kind {
@@ -33,19 +35,6 @@ impl Kind {
         match self {
             Self::Hopeless | Self::Deaf => State::Failed,
             Self::Work | Self::Flaky | Self::Flood | Self::Leaver => State::Completed,
-        }
-    }
-
-    /// The word on the command line.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Work => "work",
-            Self::Flaky => "flaky",
-            Self::Hopeless => "hopeless",
-            Self::Flood => "flood",
-            Self::Leaver => "leaver",
-            Self::Deaf => "deaf",
         }
     }
 }
@@ -101,7 +90,7 @@ impl Order {
         let ms = self.ms.to_string();
         let side = side.to_string_lossy();
         command.extend(
-            ["selftest-part", "job", "--kind", self.kind.word(), "--ms", &ms, "--side", &side]
+            ["selftest-part", "job", "--kind", self.kind.as_str(), "--ms", &ms, "--side", &side]
                 .map(str::to_owned),
         );
         let mut entry = json!({ "id": self.id, "title": self.id, "command": command });
@@ -122,16 +111,7 @@ impl Order {
 
 #[cfg(test)]
 mod tests {
-    use clap::ValueEnum as _;
-
     use super::*;
-
-    #[test]
-    fn every_kind_is_known_on_the_command_line() {
-        for kind in Kind::value_variants() {
-            assert_eq!(Kind::from_str(kind.word(), false), Ok(*kind));
-        }
-    }
 
     #[test]
     fn the_same_seed_gives_the_same_orders() {

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::duration::parse_duration;
+use crate::workdir::Workdir;
 
 /// The lane that only one job may be in.
 pub const NARROW: &str = "narrow";
@@ -24,13 +25,19 @@ pub const QUEUES: [&str; 2] = ["ideas_log.json", "QAissue.json"];
 #[derive(Clone, Debug)]
 pub struct Place {
     root: PathBuf,
+    workdir: Workdir,
 }
 
 impl Place {
     /// A run in `root`, which exists.
-    #[must_use]
-    pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+    ///
+    /// # Errors
+    /// When the working directory below it is missing and cannot be made.
+    pub fn open(root: &Path) -> std::io::Result<Self> {
+        let dir = root.join("work");
+        std::fs::create_dir_all(&dir)?;
+        let workdir = Workdir::open(&dir).map_err(std::io::Error::other)?;
+        Ok(Self { root: root.to_owned(), workdir })
     }
 
     /// The scratch folder.
@@ -41,26 +48,20 @@ impl Place {
 
     /// The working directory of worker and monitor.
     #[must_use]
-    pub fn dir(&self) -> PathBuf {
-        self.root.join("work")
+    pub fn workdir(&self) -> &Workdir {
+        &self.workdir
     }
 
     /// A queue file.
     #[must_use]
     pub fn queue(&self, name: &str) -> PathBuf {
-        self.dir().join(name)
+        self.workdir.root().join(name)
     }
 
     /// The drop folder.
     #[must_use]
     pub fn drop_folder(&self) -> PathBuf {
-        self.dir().join("implementations")
-    }
-
-    /// The attempts' folders.
-    #[must_use]
-    pub fn jobs(&self) -> PathBuf {
-        self.dir().join(".stallproof/jobs")
+        self.workdir.root().join("implementations")
     }
 
     /// What jobs say.
@@ -108,7 +109,7 @@ impl Place {
         for queue in QUEUES {
             publish(&self.queue(queue), b"[]\n")?;
         }
-        publish(&self.dir().join("stallproof.toml"), configuration().as_bytes())
+        publish(&self.workdir.config(), configuration().as_bytes())
     }
 }
 
@@ -145,14 +146,13 @@ pub fn publish(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::workdir::Workdir;
 
     #[test]
     fn a_prepared_folder_has_a_configuration_that_is_accepted() {
         let dir = tempfile::tempdir().unwrap();
-        let place = Place::new(dir.path());
+        let place = Place::open(dir.path()).unwrap();
         place.prepare().unwrap();
-        let config = Config::load(&Workdir::open(&place.dir()).unwrap()).unwrap();
+        let config = Config::load(place.workdir()).unwrap();
         assert_eq!(config.lanes.get(NARROW), Some(&NARROW_SLOTS));
         assert_eq!(config.monitor.stale_after, stale_after());
         assert_eq!(config.worker.slots, SLOTS);

@@ -7,23 +7,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use super::place::Place;
 use super::writer::Manner;
+use crate::exit_code::HELD;
 use crate::lock::{self, Holder};
 use crate::runner::launch::Launch;
 use crate::runner::process::{ProcessId, descendants, end_all, reap_any};
 
 /// A worker that is gone without anybody having planned it is started again after this, unless the monitor was faster.
 const MISSED_AFTER: Duration = Duration::from_secs(6);
+/// A worker or a monitor that found another one there.
+const CAME_SECOND: i32 = HELD as i32;
 /// How long everything may take to be gone when it is killed.
 const KILL_LIMIT: Duration = Duration::from_secs(20);
-/// Exit code of a worker that came second.
-const HELD: i32 = 3;
 
 /// The writers of a run.
 const WRITERS: [(&str, Manner); 6] = [
@@ -132,7 +133,7 @@ impl Rig {
             "selftest-part",
             "writer",
             "--manner",
-            manner.word(),
+            manner.as_str(),
             "--name",
             &name,
             "--seed",
@@ -143,7 +144,7 @@ impl Rig {
         self.launch(&self.stallproof, &words)
     }
 
-    fn launch(&self, program: &std::path::Path, words: &[&str]) -> io::Result<i32> {
+    fn launch(&self, program: &Path, words: &[&str]) -> io::Result<i32> {
         let mut command = vec![program.to_string_lossy().into_owned()];
         command.extend(words.iter().map(|word| (*word).to_owned()));
         self.launch_command(&command)
@@ -162,7 +163,7 @@ impl Rig {
     pub fn start_worker(&mut self, prefix: &[String]) -> io::Result<()> {
         self.worker_due = None;
         let mut command = prefix.to_vec();
-        let dir = self.place.dir().to_string_lossy().into_owned();
+        let dir = self.place.workdir().root().to_string_lossy().into_owned();
         command.extend([
             self.stallproof.to_string_lossy().into_owned(),
             "--dir".into(),
@@ -176,8 +177,8 @@ impl Rig {
 
     fn start_monitor(&mut self) -> io::Result<()> {
         self.monitor_due = None;
-        let dir = self.place.dir();
-        let pid = self.launch(&self.health_monitor, &["--dir", &dir.to_string_lossy(), "--monitor"])?;
+        let dir = self.place.workdir().root().to_string_lossy();
+        let pid = self.launch(&self.health_monitor, &["--dir", &dir, "--monitor"])?;
         self.monitors.insert(pid);
         Ok(())
     }
@@ -185,26 +186,13 @@ impl Rig {
     /// Who holds the directory.
     #[must_use]
     pub fn worker(&self) -> Option<ProcessId> {
-        self.holder_of("worker.lock")
+        holder_of(&self.place.workdir().worker_lock())
     }
 
     /// Who watches it.
     #[must_use]
     pub fn monitor(&self) -> Option<ProcessId> {
-        self.holder_of("monitor.lock")
-    }
-
-    fn holder_of(&self, lock: &str) -> Option<ProcessId> {
-        let path = self.place.dir().join(".stallproof").join(lock);
-        match lock::holder(&path) {
-            Ok(Holder::Somebody(Some(id))) => Some(id),
-            // Somebody whose start is counted by another clock: what the kernel says of that pid is what counts here.
-            Ok(Holder::Somebody(None)) => {
-                let last = lock::last_holder(&path).ok()??;
-                ProcessId::of(last.pid).ok()?
-            }
-            _ => None,
-        }
+        holder_of(&self.place.workdir().monitor_lock())
     }
 
     /// Every process behind a slot, adopted or not.
@@ -291,10 +279,11 @@ impl Rig {
         let killed = signal == Some(Signal::SIGKILL as i32);
         let told = code
             .map_or_else(|| format!("signal {}", signal.unwrap_or(0)), |code| format!("exit code {code}"));
-        if self.workers.contains(&pid) && !killed && !matches!(code, Some(0 | HELD)) {
+        if self.workers.contains(&pid) && !killed && !matches!(code, Some(0 | CAME_SECOND)) {
             self.surprises.push(format!("a worker, pid {pid}, ended with {told}; see work/logs"));
         }
-        let ended_well = killed || matches!(code, Some(0 | HELD)) || signal == Some(Signal::SIGTERM as i32);
+        let ended_well =
+            killed || matches!(code, Some(0 | CAME_SECOND)) || signal == Some(Signal::SIGTERM as i32);
         if self.monitors.contains(&pid) && !ended_well {
             self.surprises.push(format!("a monitor, pid {pid}, ended with {told}; see work/logs"));
         }
@@ -363,6 +352,18 @@ impl Rig {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+}
+
+fn holder_of(lock: &Path) -> Option<ProcessId> {
+    match lock::holder(lock) {
+        Ok(Holder::Somebody(Some(id))) => Some(id),
+        // Somebody whose start is counted by another clock: what the kernel says of that pid is what counts here.
+        Ok(Holder::Somebody(None)) => {
+            let last = lock::last_holder(lock).ok()??;
+            ProcessId::of(last.pid).ok()?
+        }
+        _ => None,
     }
 }
 

@@ -19,6 +19,7 @@ use super::place::{Place, QUEUES, publish};
 use super::random::Random;
 use super::side_log::Log;
 use crate::runner::launch::{Launch, ToolEnd};
+use crate::words::words;
 
 /// How long `stallproof add` may take.
 const ADD_LIMIT: Duration = Duration::from_secs(30);
@@ -27,34 +28,23 @@ const ADD_TRIES: u32 = 30;
 /// Between two looks at whether to go on.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How a writer writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Manner {
-    /// Reads the queue file, writes a new one, renames it over the old one.
-    Rename,
-    /// Truncates the queue file and writes it again, in place.
-    InPlace,
-    /// Takes `flock` on the queue file and cuts its entry in before the last bracket.
-    Flock,
-    /// Puts a file into the drop folder, half of the time slowly and in place.
-    Drop,
-    /// Runs `stallproof add`.
-    Add,
+words! {
+    /// How a writer writes.
+    Manner {
+        /// Reads the queue file, writes a new one, renames it over the old one.
+        Rename = "rename",
+        /// Truncates the queue file and writes it again, in place.
+        InPlace = "in_place",
+        /// Takes `flock` on the queue file and cuts its entry in before the last bracket.
+        Flock = "flock",
+        /// Puts a file into the drop folder, half of the time slowly and in place.
+        Drop = "drop",
+        /// Runs `stallproof add`.
+        Add = "add",
+    }
 }
 
 impl Manner {
-    /// The word on the command line.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Rename => "rename",
-            Self::InPlace => "in-place",
-            Self::Flock => "flock",
-            Self::Drop => "drop",
-            Self::Add => "add",
-        }
-    }
-
     /// Whether a kill at any moment destroys nothing that somebody else wrote.
     #[must_use]
     pub fn may_be_killed(self) -> bool {
@@ -92,23 +82,25 @@ pub struct WriterArgs {
 #[must_use]
 pub fn run(args: &WriterArgs) -> ExitCode {
     let parent = parent_id();
-    let place = Place::new(&args.root);
-    let written = Writer::open(args, &place).and_then(|mut writer| {
-        for n in 0_u64.. {
-            if !wait(&place, parent, writer.random.below(args.manner.pause_ms())) {
-                break;
-            }
-            writer.one(&format!("{}-{n}", args.name))?;
-        }
-        Ok(())
-    });
-    match written {
+    match write_on(args, parent) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             let _ = writeln!(io::stderr(), "selftest writer {}: {err}", args.name);
             ExitCode::FAILURE
         }
     }
+}
+
+fn write_on(args: &WriterArgs, parent: u32) -> io::Result<()> {
+    let place = Place::open(&args.root)?;
+    let mut writer = Writer::open(args, &place)?;
+    for n in 0_u64.. {
+        if !wait(&place, parent, writer.random.below(args.manner.pause_ms())) {
+            break;
+        }
+        writer.one(&format!("{}-{n}", args.name))?;
+    }
+    Ok(())
 }
 
 /// Waits for `ms` and while there is a pause; whether to go on.
@@ -163,7 +155,7 @@ impl<'a> Writer<'a> {
     /// `stallproof add` says so when the ledger is locked, as by a worker that is frozen; then its user tries again.
     fn added(&self, entry: &Value) -> io::Result<()> {
         let output = OpenOptions::new().create(true).append(true).open(self.place.output())?;
-        let dir = self.place.dir().to_string_lossy().into_owned();
+        let dir = self.place.workdir().root().to_string_lossy().into_owned();
         let program = self.program.to_string_lossy().into_owned();
         let command = [program, "--dir".to_owned(), dir, "add".to_owned(), "-".to_owned()];
         let launch = Launch { command: &command, cwd: self.place.root(), output: &output };
@@ -263,7 +255,7 @@ mod tests {
     #[test]
     fn what_is_dropped_arrives_whole_in_both_manners() {
         let dir = tempfile::tempdir().unwrap();
-        let place = Place::new(dir.path());
+        let place = Place::open(dir.path()).unwrap();
         place.prepare().unwrap();
         let mut random = Random::new(1);
         for n in 0..8 {

@@ -61,6 +61,7 @@ impl Watch {
 
     pub(super) async fn run(mut self) -> anyhow::Result<()> {
         let mut settings = self.settings.clone();
+        self.part.phase("waiting for the next look");
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}

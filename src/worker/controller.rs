@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Config, Live, Settings};
 use crate::ledger::{Effect, Event, Ledger, Order};
+use crate::retry::failures::Failures;
 use crate::status::Part;
 use crate::terminal;
 use crate::workdir::Workdir;
@@ -41,6 +42,7 @@ pub(super) struct Request {
 
 pub(super) struct Controller {
     pub(super) ledger: Ledger,
+    pub(super) failures: Failures,
     pub(super) live: Live,
     pub(super) workdir: Workdir,
     /// The configuration with which the sources were started.
@@ -55,6 +57,7 @@ impl Controller {
     /// Follows events for ever.
     pub(super) async fn run(mut self) -> anyhow::Result<()> {
         let mut ready = self.ledger.ready();
+        self.part.phase(WAITING);
         loop {
             self.part.round_done();
             while let Some(event) = self.ledger.apply_events().await? {
@@ -98,7 +101,7 @@ impl Controller {
                 "whoever asked for it had given up waiting; it is in force nevertheless"
             );
         }
-        self.part.phase("waiting for control events");
+        self.part.phase(WAITING);
         Ok(())
     }
 
@@ -139,7 +142,11 @@ impl Controller {
         if !self.granted(Wish::Settings(settings)).await {
             return Effect::refused(ENDING);
         }
-        if let Err(err) = self.ledger.assign_handlers(by_source, default).await {
+        let assigned = async {
+            self.ledger.assign_handlers(by_source, default).await?;
+            self.failures.forget_gone().await
+        };
+        if let Err(err) = assigned.await {
             return Effect::refused(format!(
                 "the configuration is in force, but not the handlers of jobs that wait: {}",
                 terminal::error_line(&err)
@@ -164,6 +171,8 @@ impl Controller {
     }
 }
 
+/// Its phase in the status file while nothing is asked.
+const WAITING: &str = "waiting for control events";
 const ENDING: &str = "not done: the worker is ending";
 
 /// What is different and cannot change while a worker runs.

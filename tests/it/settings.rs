@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::support::bed::Bed;
@@ -183,4 +184,38 @@ fn a_rule_sets_a_priority_by_word() {
         !output.status.success() && String::from_utf8_lossy(&output.stdout).contains("\"urgent\""),
         "{output:?}"
     );
+}
+
+#[test]
+fn the_incident_of_a_handler_that_is_configured_no_more_is_closed() {
+    let config = |name: &str, program: &str| {
+        format!(
+            "[worker]\nhandler = \"{name}\"\n[retry]\nmax_retries = 0\npause_after = 2\n\
+             [handlers.{name}]\nkind = \"command\"\ncommand = [\"{program}\"]\n"
+        )
+    };
+    let incidents = |bed: &Bed| bed.json(&["status", "--json"])["incidents"].as_array().unwrap().len();
+    let fail = |bed: &Bed, name: &str| {
+        bed.put("stallproof.toml", config(name, "false"));
+        bed.put(
+            "ideas_log.json",
+            json!([{"id": format!("{name}1"), "title": "t"}, {"id": format!("{name}2"), "title": "t"}])
+                .to_string(),
+        );
+    };
+    let bed = Bed::new();
+    fail(&bed, "old");
+    let worker = bed.start(&[]);
+    wait_for("an incident", || (incidents(&bed) == 1).then_some(()));
+    bed.put("stallproof.toml", config("new", "true"));
+    bed.ok(&["reload"]);
+    assert_eq!(incidents(&bed), 0, "after a reload");
+    fail(&bed, "newer");
+    bed.ok(&["reload"]);
+    wait_for("another incident", || (incidents(&bed) == 1).then_some(()));
+    worker.signal(Signal::SIGTERM);
+    assert_eq!(worker.wait(), Some(0));
+    bed.put("stallproof.toml", config("newest", "true"));
+    drop(bed.start(&[]));
+    assert_eq!(incidents(&bed), 0, "after a start");
 }

@@ -4,6 +4,7 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use stallproof::runner::process::descendants;
 
 use crate::support::bed::Bed;
 use crate::support::wait::wait_for;
@@ -322,4 +323,85 @@ fn a_ledger_that_is_taken_away_ends_the_worker_with_a_word() {
         bed.work_until_idle(&[]);
         assert_eq!(bed.state("next").as_deref(), Some("completed"), "{file}");
     }
+}
+
+#[test]
+fn an_attempt_whose_folder_was_taken_away_is_ended_before_its_job_starts_again() {
+    let bed = Bed::new();
+    bed.put("stallproof.toml", gated(&bed));
+    bed.put("gate", "");
+    bed.put("ideas_log.json", json!([{"id": "a", "title": "a"}]).to_string());
+    let worker = bed.start(&[]);
+    let starts = || bed.read("side.log").matches("start a").count();
+    wait_for("the attempt", || (starts() == 1).then_some(()));
+    let (first, holders) = (bed.processes(), worker.holders());
+    worker.sigkill();
+    holders.iter().for_each(|holder| drop(holder.signal(Signal::SIGKILL)));
+    assert!(!first.is_empty());
+    fs::remove_dir_all(bed.join(".stallproof/jobs/a")).unwrap();
+    let _worker = bed.start(&[]);
+    wait_for("the next attempt", || (starts() == 2).then_some(()));
+    let now = bed.processes();
+    assert!(first.iter().all(|pid| !now.contains(pid)), "two live attempts: {first:?} and {now:?}");
+}
+
+#[test]
+fn what_does_not_die_of_a_dead_worker_keeps_its_own_slot_and_nothing_else() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    use std::os::unix::process::CommandExt;
+
+    const NOBODY: u32 = 65534;
+    let bed = Bed::new();
+    // A program that becomes root, as `sudo` does: a worker of somebody else cannot end it.
+    let becomes_root = bed.join("becomes-root");
+    let copied = fs::copy("/usr/bin/setpriv", &becomes_root)
+        .and_then(|_| chown(bed.path(), Some(NOBODY), Some(NOBODY)))
+        .and_then(|()| fs::set_permissions(&becomes_root, fs::Permissions::from_mode(0o4755)));
+    let as_nobody = |args: &[&str]| {
+        let mut command = bed.command(args);
+        command
+            .uid(NOBODY)
+            .gid(NOBODY)
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null());
+        command
+    };
+    let is_possible = nix::unistd::geteuid().is_root() && copied.is_ok();
+    if !is_possible || !as_nobody(&["init"]).status().is_ok_and(|status| status.success()) {
+        return println!("skipped: needs root, util-linux, and programs that everybody may run ({copied:?})");
+    }
+    let list = || -> Vec<Value> {
+        serde_json::from_slice(&as_nobody(&["list", "--json"]).output().unwrap().stdout).unwrap_or_default()
+    };
+    let state = |title: &str| list().iter().find(|job| job["title"] == title).map(|job| job["state"].clone());
+    let add = |title: &str, command: &[&str]| {
+        let args = [&["add", "--title", title, "--"], command].concat();
+        assert!(as_nobody(&args).status().unwrap().success());
+    };
+    let start = || as_nobody(&["worker", "--slots", "2"]).spawn().unwrap();
+    let mut first = start();
+    add("stubborn", &[becomes_root.to_str().unwrap(), "--reuid=0", "sleep", "600"]);
+    let sleeper = || {
+        let is_root =
+            |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == "sleep\n");
+        bed.processes().into_iter().find(is_root)
+    };
+    let stubborn = wait_for("the stubborn process", sleeper);
+    let holders = descendants(i32::try_from(first.id()).unwrap()).unwrap();
+    first.kill().unwrap();
+    first.wait().unwrap();
+    holders.iter().filter(|id| id.pid != stubborn).for_each(|id| drop(id.signal(Signal::SIGKILL)));
+    add("other", &["true"]);
+    let mut second = start();
+    let completed = std::panic::catch_unwind(|| {
+        wait_for("another job", || (state("other")? == "completed").then_some(()));
+        assert_eq!(state("stubborn").unwrap(), "running", "its process lives");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(stubborn), Signal::SIGKILL).unwrap();
+        let lost =
+            || list().iter().any(|job| job["title"] == "stubborn" && job["attempts"] == 1).then_some(());
+        wait_for("the end of its attempt", lost);
+    });
+    second.kill().unwrap();
+    second.wait().unwrap();
+    completed.unwrap();
 }

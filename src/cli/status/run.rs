@@ -4,13 +4,13 @@ use std::io::Write as _;
 
 use serde::Serialize;
 
-use super::super::args::DONE;
 use super::super::context::Context;
 use super::super::failure::Refused;
 use super::super::list::colour_of;
 use super::super::output::Out;
 use super::super::when;
 use crate::clock::Millis;
+use crate::exit_code::DONE;
 use crate::job::State;
 use crate::ledger::{Counts, RunEnd, RunRow};
 use crate::terminal::{Colour, escape};

@@ -141,6 +141,11 @@ fn a_bad_entry_is_rejected_alone_stays_in_the_file_and_can_be_mended() {
     bed.complete("a");
     poll_until(&mut source, "the prune", |round| round.settled && !bed.read(FILE).contains("\"A\""));
     assert!(bed.read(FILE).contains("\"bad\"") && bed.read(FILE).contains(" 7,"));
+    bed.put(FILE, "[\n {\"id\":\"bad\",\"priority\":[]}]");
+    settled(&mut source);
+    let told: Vec<_> =
+        source.rejected.values().map(|problem| (problem.line, problem.error.as_str())).collect();
+    assert!(matches!(told[..], [(Some(2), error)] if error.contains(":2:2: ")), "{told:?}");
     bed.put(FILE, r#"[{"id":"bad","title":"mended"}]"#);
     settled(&mut source);
     assert_eq!((bed.job("bad").state, bed.job("bad").title.as_str()), (State::Queued, "mended"));

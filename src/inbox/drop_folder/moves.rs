@@ -1,14 +1,15 @@
 //! Moves dropped files: into the private limbo when they are claimed, to `rejected/` when they are bad.
 //!
-//! Nothing is ever overwritten: a name that is taken gets a number. A reason stands beside a rejected file before the
-//! file itself does. Never looks into a file.
+//! A move cannot leave a file system: where the limbo is on another one than the drop folder (a mounted volume, say), a
+//! private folder inside the drop folder stands in for it. Nothing is ever overwritten: a name that is taken gets a
+//! number. A reason stands beside a rejected file before the file itself does. Never looks into a file.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -26,11 +27,13 @@ const MAX_NUMBER: u32 = 10_000;
 
 /// Of the folders made here, whatever the umask: who may drop files is for their owner to widen.
 const MODE: u32 = 0o755;
+/// The folder that stands in for the limbo; hidden, so that nothing in it is taken for a dropped file.
+const INSIDE: &str = ".stallproof-claimed";
 
 /// What became of a claim.
 #[derive(Debug)]
 pub(super) enum Claim {
-    /// It is ours, under the same name in the limbo.
+    /// It is ours, where [`Moves::claimed`] says.
     Ours,
     /// Somebody took it away before us.
     Gone,
@@ -39,27 +42,60 @@ pub(super) enum Claim {
 }
 
 /// Where the files of one drop folder are moved.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Moves {
     /// The drop folder.
-    pub(super) folder: PathBuf,
+    folder: PathBuf,
     /// Private, this source's alone.
-    pub(super) limbo: PathBuf,
+    limbo: PathBuf,
+    /// What stands in for the limbo, once it was needed.
+    inside: Option<File>,
 }
 
 impl Moves {
-    /// Makes the folders that are missing.
-    pub(super) fn prepare(&self) -> io::Result<()> {
+    /// Between `folder` and `limbo`. Touches neither.
+    pub(super) fn new(folder: &Path, limbo: PathBuf) -> Self {
+        Self { folder: folder.to_owned(), limbo, inside: None }
+    }
+
+    /// The drop folder.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Makes the folders that are missing; the names of files that were claimed and are not settled.
+    pub(super) fn prepare(&mut self) -> io::Result<Vec<OsString>> {
         create_private(&self.limbo)?;
         match DirBuilder::new().mode(MODE).create(&self.folder) {
-            Err(err) if err.kind() != io::ErrorKind::AlreadyExists => Err(err),
-            _ => Ok(()),
+            Err(err) if err.kind() != io::ErrorKind::AlreadyExists => return Err(err),
+            _ => {}
         }
+        let mut names = names_in(&self.limbo)?;
+        self.inside = match std::fs::symlink_metadata(self.folder.join(INSIDE)) {
+            Ok(_) => Some(open_inside(&self.folder)?),
+            Err(_) => None,
+        };
+        if let Some(inside) = &self.inside {
+            names.extend(names_in(&through(inside))?);
+        }
+        Ok(names)
     }
 
     /// Takes a file out of the drop folder.
-    pub(super) fn claim(&self, name: &OsStr) -> io::Result<Claim> {
-        match move_new(&self.folder.join(name), &self.limbo.join(name)) {
+    pub(super) fn claim(&mut self, name: &OsStr) -> io::Result<Claim> {
+        let from = self.folder.join(name);
+        let mut moved = move_new(&from, &self.limbo.join(name));
+        if is_elsewhere(&moved)
+            && let Some(inside) = &self.inside
+        {
+            moved = move_new(&from, &through(inside).join(name));
+        }
+        if is_elsewhere(&moved) {
+            // Nobody has needed it yet, or the drop folder is another one than it was.
+            let inside = self.inside.insert(open_inside(&self.folder)?);
+            moved = move_new(&from, &through(inside).join(name));
+        }
+        match moved {
             Ok(()) => Ok(Claim::Ours),
             Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(Claim::Gone),
             Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(Claim::Later),
@@ -67,9 +103,16 @@ impl Moves {
         }
     }
 
+    /// Where a claimed file is.
+    pub(super) fn claimed(&self, name: &OsStr) -> PathBuf {
+        let inside = self.inside.as_ref().map(|inside| through(inside).join(name));
+        let is_there = |path: &PathBuf| std::fs::symlink_metadata(path).is_ok();
+        inside.filter(is_there).unwrap_or_else(|| self.limbo.join(name))
+    }
+
     /// Removes a claimed file whose entries are recorded.
     pub(super) fn discard(&self, name: &OsStr) -> io::Result<()> {
-        std::fs::remove_file(self.limbo.join(name))
+        std::fs::remove_file(self.claimed(name))
     }
 
     /// Moves a claimed file to `rejected/`, with the reason beside it; returns where it is now.
@@ -81,14 +124,14 @@ impl Moves {
         }
         let opened = open_folder(&folder)?;
         // Those who write in the drop folder may put a link in the place of `rejected` at any time; this stays what it is.
-        let inside = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
+        let inside = through(&opened);
         for number in 1..=MAX_NUMBER {
             let numbered = numbered(name, number);
             let target = inside.join(&numbered);
             if std::fs::symlink_metadata(&target).is_ok() || !write_reason(&inside, &target, reason)? {
                 continue;
             }
-            match move_new(&self.limbo.join(name), &target) {
+            match move_new(&self.claimed(name), &target) {
                 Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(err) => return Err(err),
                 Ok(()) => return Ok(folder.join(numbered)),
@@ -107,6 +150,34 @@ fn open_folder(path: &Path) -> io::Result<File> {
         }
         _ => err,
     })
+}
+
+/// The folder that was opened, whatever its name leads to by now.
+fn through(opened: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()))
+}
+
+/// Opens the stand-in for the limbo, which is made where it is missing. Others may be allowed to write in the drop
+/// folder, but nobody else in this one: what is claimed is what is read.
+fn open_inside(folder: &Path) -> io::Result<File> {
+    let path = folder.join(INSIDE);
+    create_private(&path)?;
+    let opened = open_folder(&path)?;
+    let meta = opened.metadata()?;
+    if meta.uid() != nix::unistd::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
+        let what = format!("`{INSIDE}` in it is open to others than this user; take it away");
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+    }
+    Ok(opened)
+}
+
+fn names_in(folder: &Path) -> io::Result<Vec<OsString>> {
+    std::fs::read_dir(folder)?.map(|item| Ok(item?.file_name())).collect()
+}
+
+/// Whether a move failed because its two ends are on different file systems.
+fn is_elsewhere(moved: &io::Result<()>) -> bool {
+    moved.as_ref().is_err_and(|err| err.kind() == io::ErrorKind::CrossesDevices)
 }
 
 /// Publishes the reason for `target`; `false` when that name is taken.
@@ -165,7 +236,7 @@ mod tests {
     #[test]
     fn nothing_is_overwritten() {
         let dir = tempfile::tempdir().unwrap();
-        let moves = Moves { folder: dir.path().join("in"), limbo: dir.path().join("limbo/drop") };
+        let mut moves = Moves::new(&dir.path().join("in"), dir.path().join("limbo/drop"));
         moves.prepare().unwrap();
         moves.prepare().unwrap();
         let name = OsStr::new("a.json");
@@ -182,9 +253,37 @@ mod tests {
     }
 
     #[test]
+    fn nobody_else_can_have_made_the_folder_that_stands_in_for_the_limbo() {
+        let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { return };
+        let dir = tempfile::tempdir().unwrap();
+        if dir.path().metadata().unwrap().dev() == elsewhere.path().metadata().unwrap().dev() {
+            return;
+        }
+        let mut moves = Moves::new(&elsewhere.path().join("in"), dir.path().join("limbo/drop"));
+        moves.prepare().unwrap();
+        let inside = moves.folder.join(INSIDE);
+        std::fs::create_dir(moves.folder.join("theirs")).unwrap();
+        std::os::unix::fs::symlink("theirs", &inside).unwrap();
+        File::create(moves.folder.join("a.json")).unwrap();
+        moves.claim(OsStr::new("a.json")).unwrap_err();
+        std::fs::remove_file(&inside).unwrap();
+        DirBuilder::new().mode(0o750).create(&inside).unwrap();
+        moves.claim(OsStr::new("a.json")).unwrap_err();
+        std::fs::remove_dir(&inside).unwrap();
+        assert!(matches!(moves.claim(OsStr::new("a.json")).unwrap(), Claim::Ours));
+        assert_eq!(names_in(&inside).unwrap(), ["a.json"]);
+        // Another folder in its place, as a volume that is mounted anew.
+        std::fs::rename(&moves.folder, elsewhere.path().join("before")).unwrap();
+        assert_eq!(moves.prepare().unwrap(), [""; 0]);
+        File::create(moves.folder.join("b.json")).unwrap();
+        assert!(matches!(moves.claim(OsStr::new("b.json")).unwrap(), Claim::Ours));
+        assert_eq!(moves.prepare().unwrap(), ["b.json"]);
+    }
+
+    #[test]
     fn a_link_that_comes_and_goes_in_the_place_of_rejected_leads_nowhere() {
         let dir = tempfile::tempdir().unwrap();
-        let moves = Moves { folder: dir.path().join("in"), limbo: dir.path().join("limbo/drop") };
+        let mut moves = Moves::new(&dir.path().join("in"), dir.path().join("limbo/drop"));
         moves.prepare().unwrap();
         let (rejected, link) = (moves.folder.join("rejected"), moves.folder.join("link"));
         let victim = dir.path().join("victim");

@@ -10,6 +10,10 @@ use crate::config::Live;
 use crate::job::State;
 
 fn source(bed: &TestBed) -> DropFolder {
+    source_of(&bed.path("implementations"), bed)
+}
+
+fn source_of(folder: &Path, bed: &TestBed) -> DropFolder {
     let intake = Intake::new(
         "drop",
         Live::fixed(bed.config.clone()),
@@ -17,7 +21,7 @@ fn source(bed: &TestBed) -> DropFolder {
         bed.runtime.handle().clone(),
     );
     let limbo = bed.workdir.limbo().join("drop");
-    let mut source = DropFolder::new(&bed.path("implementations"), limbo, intake, Doing::default());
+    let mut source = DropFolder::new(folder, limbo, intake, Doing::default());
     source.half_copied = Duration::from_millis(300);
     source
 }
@@ -151,6 +155,36 @@ fn what_a_dead_worker_had_claimed_goes_first() {
     empty(&mut source(&bed), &bed);
     assert_eq!(titles(&bed), ["claimed", "new"]);
     assert_eq!(names(&bed.workdir.limbo().join("drop")), [""; 0]);
+}
+
+#[test]
+fn a_folder_on_another_file_system_than_the_limbo_is_emptied_all_the_same() {
+    let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { return };
+    let bed = TestBed::new();
+    let folder = elsewhere.path().join("in");
+    let put = |name: &str, text: &str| {
+        let temp = elsewhere.path().join("writer.tmp");
+        File::create(&temp).unwrap().write_all(text.as_bytes()).unwrap();
+        std::fs::rename(temp, folder.join(name)).unwrap();
+    };
+    let is_empty =
+        |round: &Round| round.settled && !names(&folder).iter().any(|name| is_wanted(OsStr::new(name)));
+    let mut source = source_of(&folder, &bed);
+    source.round().unwrap();
+    put("good.json", "{\"title\":\"good\"}");
+    put("bad.json", "{\"title\":\"bad\",\"priority\":[]}");
+    let round = poll_until(&mut source, "an empty folder", is_empty);
+    assert_eq!((titles(&bed), round.degraded), (vec!["good".to_owned()], None));
+    assert_eq!(names(&folder.join("rejected")), ["bad.json", "bad.json.reason.txt"]);
+    drop(source);
+    // Claimed by a worker that was killed before it had recorded it.
+    put("claimed.json", "{\"title\":\"claimed\"}");
+    let moved = folder.join(".stallproof-claimed/claimed.json");
+    if std::fs::rename(folder.join("claimed.json"), &moved).is_ok() {
+        poll_until(&mut source_of(&folder, &bed), "an empty folder", is_empty);
+        assert_eq!(titles(&bed), ["good", "claimed"]);
+        assert!(!moved.exists());
+    }
 }
 
 #[test]

@@ -43,6 +43,20 @@ async fn a_job_starts_once_all_it_needs_is_completed() {
 }
 
 #[tokio::test]
+async fn a_chain_of_thousands_is_recorded_in_no_time_and_its_circle_is_found() {
+    let bed = Bed::new();
+    let begun = std::time::Instant::now();
+    let chain = (1..3000).map(|n| needing(&format!("c{n}"), 1, &[&format!("c{}", n - 1)]));
+    bed.ledger.ingest(chain.map(wanted).collect()).await.unwrap();
+    let closing = bed.add(needing("c0", 2, &["c2999"])).await;
+    assert_eq!(closing.state, State::Rejected);
+    let error = bed.reader().job("c0").unwrap().unwrap().error.unwrap();
+    assert!(error.contains("c0 → c2999 → c2998 → ") && error.ends_with(" → c1 → c0"), "{error}");
+    // Walked anew for each of them, it was minutes, in which the worker did nothing else.
+    assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn a_circle_of_dependencies_is_rejected_where_it_closes() {
     let bed = Bed::new();
     bed.add(needing("a", 1, &["b"])).await;
