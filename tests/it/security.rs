@@ -190,6 +190,7 @@ fn no_command_lets_what_others_wrote_drive_the_terminal_and_json_keeps_it() {
     let id = "evil";
     let entries = json!([
         {"id": id, "title": EVIL, "language": "bad", "description": EVIL},
+        {"id": "turned\u{202e}\u{200b}\u{2028}", "title": EVIL, "language": "bad"},
         {"id": "waits", "title": EVIL, "depends_on": ["never"]},
         {"id": EVIL, "title": EVIL, "run_id": EVIL, "lane": EVIL, "priority": EVIL, "depends_on": [EVIL]},
         {"id": "odd", "title": EVIL, "priority": EVIL},
@@ -198,6 +199,8 @@ fn no_command_lets_what_others_wrote_drive_the_terminal_and_json_keeps_it() {
     bed.put(&format!("{EVIL}.json"), "[");
     let worker = bed.start(&[]);
     wait_for("the end of the evil job", || (bed.state(id).as_deref() == Some("failed")).then_some(()));
+    let turned = "turned\u{202e}\u{200b}\u{2028}";
+    wait_for("the end of the turned job", || (bed.state(turned).as_deref() == Some("failed")).then_some(()));
     for pause in [["pause", "--lane", EVIL], ["pause", "--handler", EVIL], ["pause", "--source", EVIL]] {
         assert_harmless(&bed.run(&pause), "pause");
     }
@@ -210,6 +213,11 @@ fn no_command_lets_what_others_wrote_drive_the_terminal_and_json_keeps_it() {
     assert_harmless(&monitor::run(&bed, &["--diagnose", "--stale-after", EVIL]), "--stale-after");
     assert_harmless(&monitor::run(&bed, &["--diagnose", "--dir", EVIL]), "--dir");
     drop(worker);
+    for log in everything(&bed.join("logs")).iter().filter(|path| path.is_file()) {
+        let text = std::fs::read_to_string(log).unwrap();
+        let bad = text.chars().find(|&c| c != '\n' && stallproof::terminal::is_invisible(c));
+        assert!(bad.is_none() && text.contains("202e"), "{bad:?} in {text:?}");
+    }
     let shown = bed.job(id);
     assert_eq!((shown["title"].as_str(), shown["entry"]["description"].as_str()), (Some(EVIL), Some(EVIL)));
 }
