@@ -4,6 +4,7 @@
 mod bombs;
 mod hooks;
 mod names;
+mod page;
 mod planted;
 mod secrets;
 mod state;

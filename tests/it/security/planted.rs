@@ -22,9 +22,13 @@ fn links_under_all_guessable_names_are_not_written_through_and_are_told_of() {
         std::fs::create_dir(bed.join(folder)).unwrap();
     }
     let link = |target: &std::path::Path, name: &str| symlink(target, bed.join(name)).unwrap();
-    for name in
-        ["worker_status.json", "worker_status.json.new", "queue_report.json", "implementations/l.json"]
-    {
+    for name in [
+        "worker_status.json",
+        ".worker_status.json.new",
+        "queue_report.json",
+        ".queue_report.json.new",
+        "implementations/l.json",
+    ] {
         link(&victim, name);
     }
     for name in
