@@ -83,10 +83,10 @@ fn request(stream: &mut TcpStream) {
 
 fn redirect(mut stream: TcpStream) {
     request(&mut stream);
-    let (port, _) = (stream.local_addr().unwrap().port(), ());
+    let port = stream.local_addr().unwrap().port();
     let _ = write!(
         stream,
-        "HTTP/1.1 307 Go on\r\nlocation: http://localhost:{port}/again\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        "HTTP/1.1 303 See there\r\nlocation: http://localhost:{port}/again\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
     );
 }
 
