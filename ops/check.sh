@@ -19,6 +19,13 @@ if command -v shellcheck >/dev/null 2>&1; then
     shellcheck startup.sh ops/*.sh .ci/run
 fi
 
+if command -v cargo-deny >/dev/null 2>&1; then
+    step "dependencies"
+    cargo deny --offline check bans licenses sources
+else
+    step "dependencies: skipped, cargo-deny is not installed (cargo install cargo-deny --locked)"
+fi
+
 step "tests"
 cargo test --locked
 

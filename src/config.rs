@@ -10,6 +10,7 @@ mod live;
 mod raw;
 mod raw_retry;
 mod rules;
+mod told;
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -290,7 +291,7 @@ pub enum ConfigError {
     Parse {
         /// The file.
         path: PathBuf,
-        /// Rendered with the line it speaks of.
+        /// Where, and on a line of its own what.
         message: String,
     },
     /// Each key is fine, together they are not.
@@ -329,10 +330,8 @@ impl Config {
 
     /// Parses `text`, which was read from `path`.
     pub fn parse(text: &str, path: &Path, workdir: &Workdir) -> Result<Self, ConfigError> {
-        let raw: raw::RawConfig = toml::from_str(text).map_err(|err| ConfigError::Parse {
-            path: path.to_owned(),
-            message: err.to_string().trim_end().to_owned(),
-        })?;
+        let raw: raw::RawConfig = toml::from_str(text)
+            .map_err(|err| ConfigError::Parse { path: path.to_owned(), message: told::told(&err, text) })?;
         raw.check(workdir).map_err(|message| ConfigError::Invalid { path: path.to_owned(), message })
     }
 

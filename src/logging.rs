@@ -3,6 +3,7 @@
 //! JSON lines, so that no text of an entry can forge a record; a file a day, appended, never truncated.
 
 mod daily;
+mod json_lines;
 mod people;
 
 use std::io::IsTerminal;
@@ -15,6 +16,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use self::daily::Daily;
+use self::json_lines::JsonLines;
 use self::people::People;
 use crate::terminal::Style;
 
@@ -36,7 +38,8 @@ pub struct Guard {
 pub fn start(folder: &Path, name: &str) -> anyhow::Result<Guard> {
     let files = Daily::new(folder, name, KEPT_FILES)?;
     // A full disk or a stalled log folder must not stop the worker, so lines are dropped rather than waited for.
-    let (files, file_guard) = NonBlockingBuilder::default().buffered_lines_limit(FILE_LINES).finish(files);
+    let (files, file_guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(FILE_LINES).finish(JsonLines(files));
     // The same holds for a terminal or pipe that nobody reads.
     let (stderr, stderr_guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(STDERR_LINES)

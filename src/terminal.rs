@@ -14,28 +14,35 @@ use unicode_width::UnicodeWidthChar;
 /// Distance of tab stops in job output.
 const TAB: usize = 8;
 
-/// Unicode category Cf (format characters: bidirectional controls, zero width, tags), as of Unicode 16.
+/// Unicode category Cf (format characters: bidirectional controls, zero width, tags), and everything else that is ignored
+/// where it cannot be shown (fillers, joiners, variation selectors), as of Unicode 16. Only the two selectors that choose
+/// between text and emoji are left: without them, half of all emoji would come out as numbers.
 const FORMAT: &[(u32, u32)] = &[
     (0x00AD, 0x00AD),
+    (0x034F, 0x034F),
     (0x0600, 0x0605),
     (0x061C, 0x061C),
     (0x06DD, 0x06DD),
     (0x070F, 0x070F),
     (0x0890, 0x0891),
     (0x08E2, 0x08E2),
-    (0x180E, 0x180E),
+    (0x115F, 0x1160),
+    (0x17B4, 0x17B5),
+    (0x180B, 0x180F),
     (0x200B, 0x200F),
     (0x202A, 0x202E),
     (0x2060, 0x206F),
+    (0x3164, 0x3164),
+    (0xFE00, 0xFE0D),
     (0xFEFF, 0xFEFF),
-    (0xFFF9, 0xFFFB),
+    (0xFFA0, 0xFFA0),
+    (0xFFF0, 0xFFFB),
     (0x110BD, 0x110BD),
     (0x110CD, 0x110CD),
     (0x13430, 0x1343F),
     (0x1BCA0, 0x1BCA3),
     (0x1D173, 0x1D17A),
-    (0xE0001, 0xE0001),
-    (0xE0020, 0xE007F),
+    (0xE0000, 0xE0FFF),
 ];
 
 /// `text` on one line, with every control, line separator and format character shown as `\u{XX}`.
@@ -113,7 +120,7 @@ pub fn columns() -> Option<usize> {
 }
 
 /// Whether a character shows nothing of itself and may change how its neighbours show: C0, DEL, C1, line and
-/// paragraph separators, and every format character.
+/// paragraph separators, and every format or ignorable character.
 #[must_use]
 pub fn is_invisible(c: char) -> bool {
     let code = u32::from(c);
@@ -225,6 +232,8 @@ mod tests {
             ("\u{85}\u{9b}", "\\u{85}\\u{9b}"),
             ("\u{202e}abc\u{2066}\u{200b}\u{feff}\u{ad}", "\\u{202e}abc\\u{2066}\\u{200b}\\u{feff}\\u{ad}"),
             ("\u{2028}\u{2029}\u{e0041}", "\\u{2028}\\u{2029}\\u{e0041}"),
+            ("\u{3164}\u{34f}\u{fe00}\u{e0100}", "\\u{3164}\\u{34f}\\u{fe00}\\u{e0100}"),
+            ("\u{2764}\u{fe0f} e\u{301}", "\u{2764}\u{fe0f} e\u{301}"),
         ] {
             assert_eq!(escape(text), safe, "{text:?}");
         }

@@ -66,6 +66,18 @@ impl Workdir {
                 return Err(WorkdirError::Unsafe { path: folder, what });
             }
         }
+        self.prepare_logs()
+    }
+
+    /// Refuses a state folder that is not ours alone; one that is missing is fine.
+    pub fn require_private_state(&self) -> Result<(), WorkdirError> {
+        match self.state_flaw() {
+            Some(what) => Err(WorkdirError::Unsafe { path: self.state(), what }),
+            None => Ok(()),
+        }
+    }
+
+    fn prepare_logs(&self) -> Result<(), WorkdirError> {
         let logs = self.logs();
         // Others may read the logs, whatever the umask; they have no business in writing them.
         let made = DirBuilder::new().recursive(true).mode(0o755).create(&logs);

@@ -16,6 +16,7 @@ use super::context::Context;
 use super::output::Out;
 use crate::config::{Config, ConfigError, SourceKind};
 use crate::exit_code::{DONE, FAILED};
+use crate::inbox::exposure::configuration_exposure;
 use crate::terminal::{Colour, escape, escape_lines};
 use crate::workdir::Workdir;
 
@@ -50,6 +51,10 @@ pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Resu
     let mut queue = QueueCheck::new(workdir.root(), &config);
     if args.file.is_empty() {
         check_state(&workdir, &mut problems);
+        if let Some(what) = configuration_exposure(&workdir) {
+            let file = "stallproof.toml".to_owned();
+            problems.push(Problem { file, ..Problem::told(&what, "take that away (chmod go-w)") });
+        }
         queue.all_sources();
     } else {
         // Only what was named is looked at, and the configuration may be it.

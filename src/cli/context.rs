@@ -48,9 +48,11 @@ impl Context {
         }
     }
 
-    /// Views and changes of a ledger that must exist: a command that ends jobs does not create one.
+    /// Views and changes of a ledger that must exist: a command that ends jobs does not create one. Nor does it add files
+    /// of ours to a folder that is not.
     pub(super) fn control(&self) -> anyhow::Result<(Workdir, Reader, Control)> {
         let workdir = self.workdir()?;
+        workdir.require_private_state()?;
         let reader = Reader::open(&workdir.ledger())?;
         let control = Control::open(&workdir.ledger())?;
         Ok((workdir, reader, control))

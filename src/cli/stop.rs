@@ -95,8 +95,10 @@ fn terminate(worker: &ProcessId, signal: Signal) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The worker that holds the directory, if there is one.
+/// The worker that holds the directory, if there is one. Whoever can write in the state folder could name any process
+/// there.
 fn holder(workdir: &Workdir) -> anyhow::Result<Option<ProcessId>> {
+    workdir.require_private_state()?;
     match lock::holder(&workdir.worker_lock()).context("cannot look at the worker's lock")? {
         Holder::Nobody => Ok(None),
         Holder::Somebody(Some(worker)) => Ok(Some(worker)),

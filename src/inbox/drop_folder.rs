@@ -2,7 +2,7 @@
 //!
 //! A file is claimed by a rename into a private folder when nobody writes it any more, so that exactly what is read is
 //! what was claimed; it is removed only after its entries are durable. What is in the private folder at start was
-//! claimed by a worker that died, and goes first. Bad files go to `rejected/` with a reason beside them. Names may be
+//! claimed by a worker that died, and goes first. The folder itself is no link. Bad files go to `rejected/` with a reason beside them. Names may be
 //! any bytes; they are shown escaped. Hidden files, and names that do not end in `.json` in whatever case, are ignored.
 
 mod contents;
@@ -165,7 +165,11 @@ impl DropFolder {
     /// The names to look at, when it is time to look.
     fn list_if_due(&mut self, now: Instant) -> io::Result<Option<Vec<OsString>>> {
         self.doing.step("stat");
-        let face = match std::fs::metadata(self.moves.folder()) {
+        let face = match std::fs::symlink_metadata(self.moves.folder()) {
+            // Who may write where it leads to is not for this folder to say.
+            Ok(meta) if meta.is_symlink() => {
+                return Err(io::Error::other("it is a symbolic link; name the folder it leads to instead"));
+            }
             Ok(meta) => Some(Fingerprint::of(&meta)),
             Err(err) if err.kind() == io::ErrorKind::NotFound => None,
             Err(err) => return Err(err),

@@ -1,16 +1,46 @@
-//! Who else may put work into a source: of interest where its entries may carry commands, which run as this user.
+//! Who else may have commands run as this user: by an entry, where entries may carry commands, or by the configuration.
 //!
-//! Looks at modes and owners of the file or drop folder, and of the folder in which that can be replaced; opens and changes nothing. A link
-//! is looked at as what it is, and has no say of its own. Blocking.
+//! Looks at modes and owners of a file or drop folder, and of the folder in which that can be replaced; opens and
+//! changes nothing. A link in the place of a source is refused elsewhere, and has no say of its own. Blocking.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use crate::config::Source;
+use crate::config::{Config, Source};
+use crate::workdir::Workdir;
 
 /// In a folder with this bit, only the owner of a file may replace it.
 const STICKY: u32 = 0o1000;
+
+/// All ways in, with the name of the source where it is one.
+#[must_use]
+pub fn exposures(config: &Config, workdir: &Workdir) -> Vec<(Option<String>, String)> {
+    let of_sources =
+        config.sources.iter().filter_map(|(name, source)| Some((Some(name.clone()), exposure(source)?)));
+    configuration_exposure(workdir).map(|what| (None, what)).into_iter().chain(of_sources).collect()
+}
+
+/// Who can have commands run by changing `stallproof.toml`, or by putting one there. A group that is this user's alone, as
+/// far as its number tells, is nobody else.
+#[must_use]
+pub fn configuration_exposure(workdir: &Workdir) -> Option<String> {
+    let path = workdir.config();
+    // A link leads to the file that counts.
+    let file = path.metadata().ok();
+    let is_ours_alone = |meta: &Metadata| {
+        let me = nix::unistd::geteuid().as_raw();
+        meta.mode() & 0o002 == 0 && (meta.uid(), meta.gid()) == (me, me)
+    };
+    let who = |meta: &Metadata| if is_ours_alone(meta) { None } else { writers(meta) };
+    let own = file.as_ref().and_then(|meta| who(meta).map(|who| (who, path.as_path())));
+    let around = || {
+        let meta = workdir.root().metadata().ok()?;
+        let is_kept = meta.mode() & STICKY != 0 && file.is_some();
+        if is_kept { None } else { who(&meta).map(|who| (who, workdir.root())) }
+    };
+    own.or_else(around).map(|(who, path)| told(who, path))
+}
 
 /// Who, besides this user and root, can have commands run through the source, and what lets them; `None` when nobody can,
 /// when its entries may not carry commands, and when that cannot be told.
@@ -57,6 +87,26 @@ mod tests {
 
     use super::*;
     use crate::config::SourceKind;
+
+    #[test]
+    fn who_may_change_the_configuration_is_named_but_for_a_group_of_ones_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let workdir = Workdir::open(dir.path()).unwrap();
+        let (file, me) = (workdir.config(), nix::unistd::geteuid().as_raw());
+        let gid = dir.path().metadata().unwrap().gid();
+        let set = |path: &Path, mode| set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        assert_eq!(configuration_exposure(&workdir), None, "there is none");
+        set(dir.path(), 0o777);
+        assert!(configuration_exposure(&workdir).unwrap().contains("everybody"), "anybody may put one there");
+        File::create(&file).unwrap();
+        set(&file, 0o644);
+        set(dir.path(), 0o1777);
+        assert_eq!(configuration_exposure(&workdir), None, "as in /tmp");
+        set(&file, 0o646);
+        assert!(configuration_exposure(&workdir).unwrap().contains("stallproof.toml"));
+        set(&file, 0o664);
+        assert_eq!(configuration_exposure(&workdir).is_none(), gid == me, "a group of one");
+    }
 
     #[test]
     fn every_way_in_is_named_and_only_where_commands_are_allowed() {

@@ -23,6 +23,8 @@ use crate::terminal;
 
 /// How much of a rejected text is kept: its owner has the rest.
 const KEPT_OF_REJECTED: usize = 64 * 1024;
+/// Values in one entry, keys counted as well: each costs the parser a multiple of its text, and the ledger its time.
+const MAX_VALUES: usize = 500_000;
 
 /// What the parser must know about where an entry comes from.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +78,11 @@ pub fn parse_entry(raw: &[u8], ctx: &ParseContext<'_>) -> Submission {
     if raw.len() > Limits::default().max_entry_bytes {
         return overlong(raw, canonical::hash(raw), raw.len() as u64, ctx.place);
     }
+    let values = count_values(raw);
+    if values > MAX_VALUES {
+        let excess = Excess { found: values as u64, max: MAX_VALUES as u64, what: "values" };
+        return excess.reject(raw, canonical::hash(raw), ctx.place);
+    }
     let parsed: Result<Value, _> = serde_json::from_slice(raw);
     let (value, text) = match (parsed, std::str::from_utf8(raw)) {
         (Ok(value), Ok(text)) => (value, text),
@@ -111,23 +118,64 @@ pub fn parse_entry(raw: &[u8], ctx: &ParseContext<'_>) -> Submission {
 /// An entry that is too long to be read: of its `len` bytes only the `head` is known, and the hash of all.
 #[must_use]
 pub fn overlong(head: &[u8], content_hash: ContentHash, len: u64, place: Place<'_>) -> Submission {
-    let max = Limits::default().max_entry_bytes;
-    Submission::Rejected {
-        id: id_of(content_hash),
-        has_own_id: false,
-        content_hash,
-        raw: cut(String::from_utf8_lossy(&head[..head.len().min(KEPT_OF_REJECTED)]).into_owned()),
-        title: String::new(),
-        reason: format!("{place}: the entry has {len} bytes, over the limit of {max}; split it"),
-        fault: Box::new(Fault {
-            line: place.line,
-            column: place.column,
-            field: None,
-            expected: Some(format!("at most {max} bytes")),
-            found: Some(format!("{len} bytes")),
-            fix: "Split the entry into smaller ones".to_owned(),
-        }),
+    let max = Limits::default().max_entry_bytes as u64;
+    Excess { found: len, max, what: "bytes" }.reject(head, content_hash, place)
+}
+
+/// There is more of something in an entry than can be borne.
+struct Excess {
+    found: u64,
+    max: u64,
+    what: &'static str,
+}
+
+impl Excess {
+    fn reject(self, head: &[u8], content_hash: ContentHash, place: Place<'_>) -> Submission {
+        let Self { found, max, what } = self;
+        Submission::Rejected {
+            id: id_of(content_hash),
+            has_own_id: false,
+            content_hash,
+            raw: cut(String::from_utf8_lossy(&head[..head.len().min(KEPT_OF_REJECTED)]).into_owned()),
+            title: String::new(),
+            reason: format!("{place}: the entry has {found} {what}, over the limit of {max}; split it"),
+            fault: Box::new(Fault {
+                line: place.line,
+                column: place.column,
+                field: None,
+                expected: Some(format!("at most {max} {what}")),
+                found: Some(format!("{found} {what}")),
+                fix: "Split the entry into smaller ones".to_owned(),
+            }),
+        }
     }
+}
+
+/// Values and keys in the text of one entry, at least: each follows a bracket, a comma or a colon. What is not valid JSON
+/// is counted as if it were.
+fn count_values(raw: &[u8]) -> usize {
+    let (mut count, mut at) = (0, 0);
+    while let Some(&byte) = raw.get(at) {
+        match byte {
+            b'"' => at = end_of_string(raw, at + 1),
+            b'[' | b'{' | b',' | b':' => count += 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    count
+}
+
+/// Where the string ends whose inside begins at `at`.
+fn end_of_string(raw: &[u8], mut at: usize) -> usize {
+    while let Some(found) = raw.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+        at += found;
+        if raw[at] == b'"' {
+            return at;
+        }
+        at += 2;
+    }
+    raw.len()
 }
 
 /// The entry so far: what is known of it even when it turns out to be bad.

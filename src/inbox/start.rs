@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use super::array_source::{ArrayParts, ArraySource};
 use super::canonical;
 use super::drop_folder::DropFolder;
-use super::exposure::exposure;
+use super::exposure::exposures;
 use super::intake::Intake;
 use super::look::MAX_FILE_BYTES;
 use super::poller::{Shell, run};
@@ -51,14 +51,11 @@ pub fn spawn(
 ) -> Vec<watch::Receiver<SourceView>> {
     let mut views = Vec::new();
     let config = ctx.settings.config();
-    let exposed: Vec<_> =
-        config.sources.clone().into_iter().filter(|(_, source)| source.allow_commands).collect();
+    let (asked, workdir) = (config.clone(), ctx.workdir.clone());
     // Asked once and waited for by nobody: one that does not answer costs a thread, as everywhere. A diagnosis asks again.
     Handle::current().spawn_blocking(move || {
-        for (name, source) in exposed {
-            if let Some(what) = exposure(&source) {
-                tracing::warn!(source = name, what, "others may have commands run");
-            }
+        for (source, what) in exposures(&asked, &workdir) {
+            tracing::warn!(source, what, "others may have commands run");
         }
     });
     for (name, source) in &config.sources {

@@ -1,23 +1,17 @@
 //! Reads the fields of an entry that make up a project.
 //!
-//! Other fields are skipped without being built, whatever they hold.
+//! Other fields are skipped without being built, whatever they hold. Of a repeated key the last value counts, as it does
+//! in the inbox.
 
-use serde::Deserialize;
+use std::collections::BTreeMap;
+
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::error::Failure;
 
 /// Longest title that is written, in characters; the entry itself keeps the whole of it.
 const MAX_TITLE_CHARS: usize = 300;
-
-/// The fields as they stand in the entry.
-#[derive(Deserialize)]
-struct Fields {
-    title: Option<Value>,
-    description: Option<Value>,
-    code: Option<Value>,
-    language: Option<Value>,
-}
 
 /// What an entry says about the project to write.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,25 +29,27 @@ pub(super) struct Entry {
 impl Entry {
     /// Reads an entry; its `code`, if there is one, must be text.
     pub(super) fn parse(json: &[u8]) -> Result<Self, Failure> {
-        // An array would be read as the fields in their order.
         if json.trim_ascii_start().first() != Some(&b'{') {
             return Err(Failure::Entry("it is not a JSON object".to_owned()));
         }
-        let fields: Fields = serde_json::from_slice(json)
-            .map_err(|error| Failure::Entry(format!("it does not parse: {error}")))?;
-        let code = match fields.code {
+        let unparsable = |error: serde_json::Error| Failure::Entry(format!("it does not parse: {error}"));
+        let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(json).map_err(unparsable)?;
+        let field = |name: &str| -> Result<Option<Value>, Failure> {
+            fields.get(name).map(|raw| serde_json::from_str(raw.get())).transpose().map_err(unparsable)
+        };
+        let code = match field("code")? {
             None | Some(Value::Null) => None,
             Some(Value::String(code)) => Some(code),
             Some(other) => {
                 return Err(Failure::Entry(format!("`code` must be a string, not {}", kind(&other))));
             }
         };
-        let title = text(fields.title).map(|title| one_line(&title)).filter(|title| !title.is_empty());
+        let title = text(field("title")?).map(|title| one_line(&title)).filter(|title| !title.is_empty());
         Ok(Self {
             title: title.unwrap_or_else(|| "Untitled".to_owned()),
-            description: text(fields.description).unwrap_or_default(),
+            description: text(field("description")?).unwrap_or_default(),
             code,
-            language: text(fields.language).map(|name| one_line(&name)).filter(|name| !name.is_empty()),
+            language: text(field("language")?).map(|name| one_line(&name)).filter(|name| !name.is_empty()),
         })
     }
 }
@@ -98,6 +94,13 @@ mod tests {
             let failure = Entry::parse(bad.as_bytes()).expect_err(bad);
             assert_eq!(failure.exit_code(), 65);
         }
+    }
+
+    #[test]
+    fn of_a_repeated_key_the_last_value_counts() {
+        let entry = Entry::parse(br#"{"code": 1, "title": "a", "code": "x", "x": 1, "x": 2, "title": "b"}"#);
+        let entry = entry.expect("a usable entry");
+        assert_eq!((entry.title.as_str(), entry.code.as_deref()), ("b", Some("x")));
     }
 
     #[test]

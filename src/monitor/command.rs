@@ -161,6 +161,9 @@ fn told(report: &Report, actions: &[Action]) -> String {
 }
 
 fn test_alert(scene: &Scene, json: bool) -> ExitCode {
+    if let Some(what) = &scene.config_error {
+        return fail(what, FAILED);
+    }
     let channels = alerts::channels(scene);
     if channels.is_empty() {
         return fail(

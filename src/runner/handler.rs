@@ -3,6 +3,7 @@
 //! No shell is involved and entry data never names a variable. The environment is built from a short list, not
 //! inherited, so that a secret of the worker's own environment does not reach a job by accident.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use nix::libc;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::order::{ERRORS_NAME, ERRORS_VARIABLE, ORDER_NAME, ORDER_VARIABLE, Order, Question};
 use super::process::TOKEN_VARIABLE;
@@ -356,15 +358,23 @@ pub fn tag(claimed: &Claimed) -> u64 {
     (claimed.seq.cast_unsigned() << 20) | u64::from(claimed.number & 0xf_ffff)
 }
 
-/// The entry's own `command`, if it has one that is not empty. The inbox has checked that it is allowed.
+/// The entry's own `command`, if it has one that is not empty. The inbox has checked that it is allowed. Of a repeated key
+/// the last value counts, there as here; that is rare, and looked for only when the quick way refuses it.
 fn own_command(entry: &str) -> Option<Vec<String>> {
     #[derive(Deserialize)]
     struct Fields {
         #[serde(default)]
         command: Option<Vec<String>>,
     }
-    let fields: Fields = serde_json::from_str(entry).ok()?;
-    fields.command.filter(|command| !command.is_empty())
+    let last_of_many = || {
+        let fields: BTreeMap<String, &RawValue> = serde_json::from_str(entry).ok()?;
+        serde_json::from_str(fields.get("command")?.get()).ok()?
+    };
+    let command = match serde_json::from_str::<Fields>(entry) {
+        Ok(fields) => fields.command,
+        Err(_) => last_of_many(),
+    };
+    command.filter(|command| !command.is_empty())
 }
 
 fn millis(duration: std::time::Duration) -> u64 {
@@ -374,6 +384,14 @@ fn millis(duration: std::time::Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_repeated_command_the_last_counts() {
+        let of = |entry: &str| own_command(entry).map(|command| command.join(" "));
+        assert_eq!(of(r#"{"command": ["a"], "x": 1, "command": ["b", "c"]}"#).as_deref(), Some("b c"));
+        assert_eq!(of(r#"{"command": ["a"], "command": null}"#), None);
+        assert_eq!(of(r#"{"command": ["a"], "x": 1, "x": 2}"#).as_deref(), Some("a"));
+    }
 
     #[test]
     fn a_failed_write_keeps_its_number_and_leaves_nothing() {

@@ -1,6 +1,14 @@
 //! What SECURITY.md claims, tried with the real programs: modes, who may have commands run, secrets in the environment,
 //! and text that would drive a terminal.
 
+mod bombs;
+mod hooks;
+mod names;
+mod page;
+mod planted;
+mod secrets;
+mod state;
+
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -119,6 +127,48 @@ fn a_queue_that_others_may_write_is_warned_of_where_commands_are_allowed() {
 /// Text that would set the clipboard, hide, turn round, overwrite.
 const EVIL: &str = "\u{1b}]52;c;aGk=\u{7}\u{9b}8m\r\u{8}\u{202e}\u{200b}\u{2028}x";
 
+/// Every command that prints, and every place where it repeats what it was given.
+const COMMANDS: &[&[&str]] = &[
+    &["list"],
+    &["show", "evil"],
+    &["why", "evil"],
+    &["why", "waits"],
+    &["why", "odd"],
+    &["why", EVIL],
+    &["why", "nobody\u{1b}"],
+    &["log", "evil"],
+    &["log", "evil", "--stderr"],
+    &["status"],
+    &["status", "--run", EVIL],
+    &["check"],
+    &["list", "--run", EVIL],
+    &["wait", "evil"],
+    &["retry", "waits"],
+    &["cancel", "--run", EVIL],
+    &["resume", "--lane", EVIL],
+    &["slots", EVIL],
+    &["reload"],
+    &["cleanup"],
+    &["selftest", "--minutes", EVIL],
+    &["worker", "--run", EVIL, "--max-loops", EVIL],
+    &["check", EVIL],
+    &["add", "--title", EVIL],
+    &["add", EVIL],
+    &["log", EVIL],
+    &["log", "evil", "--attempt", EVIL],
+    &["list", "--all"],
+    &["list", "--state", EVIL],
+    &["wait", "--run", EVIL, "--timeout", "1s"],
+    &["cancel", EVIL],
+    &["retry", EVIL],
+    &["drain", "--timeout", EVIL],
+    &["handover", "--timeout", EVIL],
+    &["handle", EVIL],
+    &["completions", EVIL],
+    &["init", EVIL],
+    &[EVIL],
+];
+
 fn assert_harmless(output: &std::process::Output, of: &str) {
     for text in [&output.stdout, &output.stderr] {
         let text = String::from_utf8_lossy(text);
@@ -138,9 +188,10 @@ fn no_command_lets_what_others_wrote_drive_the_terminal_and_json_keeps_it() {
     );
     bed.put("bad.sh", script);
     std::fs::set_permissions(bed.join("bad.sh"), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let id = "evil".to_owned();
+    let id = "evil";
     let entries = json!([
         {"id": id, "title": EVIL, "language": "bad", "description": EVIL},
+        {"id": "turned\u{202e}\u{200b}\u{2028}", "title": EVIL, "language": "bad"},
         {"id": "waits", "title": EVIL, "depends_on": ["never"]},
         {"id": EVIL, "title": EVIL, "run_id": EVIL, "lane": EVIL, "priority": EVIL, "depends_on": [EVIL]},
         {"id": "odd", "title": EVIL, "priority": EVIL},
@@ -148,45 +199,27 @@ fn no_command_lets_what_others_wrote_drive_the_terminal_and_json_keeps_it() {
     bed.put("ideas_log.json", entries.to_string());
     bed.put(&format!("{EVIL}.json"), "[");
     let worker = bed.start(&[]);
-    wait_for("the end of the evil job", || (bed.state(&id).as_deref() == Some("failed")).then_some(()));
+    wait_for("the end of the evil job", || (bed.state(id).as_deref() == Some("failed")).then_some(()));
+    let turned = "turned\u{202e}\u{200b}\u{2028}";
+    wait_for("the end of the turned job", || (bed.state(turned).as_deref() == Some("failed")).then_some(()));
     for pause in [["pause", "--lane", EVIL], ["pause", "--handler", EVIL], ["pause", "--source", EVIL]] {
         assert_harmless(&bed.run(&pause), "pause");
     }
     wait_for("the holds", || (bed.ledger_holds().len() >= 3).then_some(()));
-    let commands: &[&[&str]] = &[
-        &["list"],
-        &["show", &id],
-        &["why", &id],
-        &["why", "waits"],
-        &["why", "odd"],
-        &["why", EVIL],
-        &["why", "nobody\u{1b}"],
-        &["log", &id],
-        &["log", &id, "--stderr"],
-        &["status"],
-        &["status", "--run", EVIL],
-        &["check"],
-        &["list", "--run", EVIL],
-        &["wait", &id],
-        &["retry", "waits"],
-        &["cancel", "--run", EVIL],
-        &["resume", "--lane", EVIL],
-        &["slots", EVIL],
-        &["reload"],
-        &["cleanup"],
-        &["selftest", "--minutes", EVIL],
-        &["worker", "--run", EVIL, "--max-loops", EVIL],
-        &["check", EVIL],
-        &["log", &id, "--attempt", EVIL],
-        &[EVIL],
-    ];
-    for args in commands {
+    for args in COMMANDS {
         assert_harmless(&bed.run(args), &args.join(" "));
     }
     assert_harmless(&monitor::run(&bed, &["--diagnose"]), "--diagnose");
     assert_harmless(&monitor::run(&bed, &["--recover", "--dry-run"]), "--recover");
+    assert_harmless(&monitor::run(&bed, &["--diagnose", "--stale-after", EVIL]), "--stale-after");
+    assert_harmless(&monitor::run(&bed, &["--diagnose", "--dir", EVIL]), "--dir");
     drop(worker);
-    let shown = bed.job(&id);
+    for log in everything(&bed.join("logs")).iter().filter(|path| path.is_file()) {
+        let text = std::fs::read_to_string(log).unwrap();
+        let bad = text.chars().find(|&c| c != '\n' && stallproof::terminal::is_invisible(c));
+        assert!(bad.is_none() && text.contains("202e"), "{bad:?} in {text:?}");
+    }
+    let shown = bed.job(id);
     assert_eq!((shown["title"].as_str(), shown["entry"]["description"].as_str()), (Some(EVIL), Some(EVIL)));
 }
 

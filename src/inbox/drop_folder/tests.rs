@@ -213,6 +213,23 @@ fn strange_objects_are_reported_once_and_stop_nothing() {
 }
 
 #[test]
+fn a_link_in_the_place_of_the_folder_is_not_followed_and_may_be_mended() {
+    let bed = TestBed::new();
+    let mut source = ready(&bed);
+    let (folder, victim) = (bed.path("implementations"), bed.path("elsewhere"));
+    drop_file(&bed, "a.json", "{\"title\":\"a\"}");
+    std::fs::rename(&folder, &victim).unwrap();
+    std::os::unix::fs::symlink(&victim, &folder).unwrap();
+    let round = poll_until(&mut source, "the report", |round| round.degraded.is_some());
+    let reason = round.degraded.unwrap();
+    assert!(reason.contains("symbolic link"), "{reason}");
+    assert!(victim.join("a.json").exists() && titles(&bed).is_empty());
+    std::fs::remove_file(&folder).unwrap();
+    std::fs::rename(&victim, &folder).unwrap();
+    poll_until(&mut source, "the entry", |_| titles(&bed) == ["a"]);
+}
+
+#[test]
 fn names_may_be_any_bytes_and_are_shown_escaped() {
     let bed = TestBed::new();
     let mut source = ready(&bed);

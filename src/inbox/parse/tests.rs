@@ -53,6 +53,23 @@ fn an_entry_with_everything_is_read_in_full() {
 }
 
 #[test]
+fn values_and_keys_are_counted_and_what_stands_in_strings_is_not() {
+    for (text, count) in [
+        (r#"{"a": 1, "b": [2, 3]}"#, 6),
+        (r#"{"a,b:[{": "x,\\\",y\\"}"#, 2),
+        ("7", 0),
+        (r#"{"a": "no end, no end"#, 2),
+        (r#"{"a": "\"#, 2),
+    ] {
+        assert_eq!(count_values(text.as_bytes()), count, "{text}");
+    }
+    let many = |count: usize| format!("{{\"title\": \"t\", \"x\": [{}0]}}", "0,".repeat(count));
+    entry(&serde_json::from_str(&many(MAX_VALUES - 5)).unwrap());
+    let said = reason(many(MAX_VALUES - 4).as_bytes(), false);
+    assert!(said.contains("has 500001 values, over the limit of 500000"), "{said}");
+}
+
+#[test]
 fn a_command_alone_is_enough_and_names_the_job() {
     assert_eq!(entry(&json!({"command": ["make", "all"], "title": " \u{200b} "})).title, "make all");
 }

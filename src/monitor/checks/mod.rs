@@ -144,13 +144,9 @@ fn configuration(situation: &Situation) -> Vec<Finding> {
     vec![finding]
 }
 
-/// The message of a TOML parser without the picture of the place that it draws.
+/// A message of several lines on one.
 fn one_line(message: &str) -> String {
-    let is_picture = |line: &str| {
-        line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit()).trim_start().starts_with('|')
-    };
-    let lines: Vec<&str> =
-        message.lines().filter(|line| !is_picture(line)).map(|line| line.trim_end_matches(':')).collect();
+    let lines: Vec<&str> = message.lines().map(|line| line.trim_end_matches(':')).collect();
     lines.join(": ")
 }
 
