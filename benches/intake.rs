@@ -18,7 +18,7 @@ mod support;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -30,7 +30,7 @@ use serde_json::value::RawValue;
 use fifo::Announcements;
 use ready::{is_ready, wait_ready};
 use stallproof::ledger::{Counts, Reader};
-use support::bed::{Bed, LIMIT, Worker, wait_for};
+use support::bed::{Bed, LIMIT, Worker, plain, wait_for};
 use support::guard;
 use support::machine::Machine;
 use support::report::{Mode, Table, digits, progress, quantile};
@@ -76,7 +76,7 @@ const MIN_PADDING: usize = 1;
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    guard::install()?;
+    let _guard = guard::install()?;
     let machine = Machine::here();
     let mut results = Results {
         entries: options.entries.unwrap_or(options.mode.pick(2000, 50_000)),
@@ -169,7 +169,7 @@ impl Results {
         ];
         for (name, ratio, program, args) in others {
             let began = Instant::now();
-            let mut command = Command::new(program);
+            let mut command = plain(program);
             match command.args(args).arg(file).stdout(Stdio::null()).status() {
                 Ok(status) if status.success() => {
                     times.push((ratio, began.elapsed().as_secs_f64()));

@@ -15,7 +15,7 @@ mod ready;
 mod support;
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 
 use fifo::Announcements;
 use ready::wait_ready;
-use support::bed::{Bed, LIMIT, Worker};
+use support::bed::{Bed, LIMIT, Worker, plain};
 use support::guard;
 use support::machine::Machine;
 use support::report::{Mode, Table, digits, progress, quantile};
@@ -81,7 +81,7 @@ const STARTS: usize = 5;
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    guard::install()?;
+    let _guard = guard::install()?;
     let machine = Machine::here();
     let samples = options.samples.unwrap_or(options.mode.pick(5, 200));
     let seconds = options.idle.unwrap_or(options.mode.pick(2, 20));
@@ -136,7 +136,7 @@ fn start_to_ready() -> anyhow::Result<f64> {
 /// The yardstick.
 fn spawn(command: &[String; 3]) -> anyhow::Result<Instant> {
     let began = Instant::now();
-    let mut child = Command::new(&command[0]).args(&command[1..]).stdin(Stdio::null()).spawn()?;
+    let mut child = plain(&command[0]).args(&command[1..]).stdin(Stdio::null()).spawn()?;
     child.wait()?;
     Ok(began)
 }

@@ -74,7 +74,7 @@ struct Results {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    guard::install()?;
+    let _guard = guard::install()?;
     let machine = Machine::here();
     let sizes = if options.sizes.is_empty() {
         options.mode.pick(vec![300, 1000], vec![1000, 10_000, 100_000])

@@ -107,9 +107,9 @@ struct Results {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    guard::install()?;
+    let _guard = guard::install()?;
     let machine = Machine::here();
-    let jobs = options.jobs.unwrap_or(options.mode.pick(200, 5000));
+    let jobs = options.jobs.unwrap_or(options.mode.pick(200, 10_000));
     let rounds = options.rounds.unwrap_or(options.mode.pick(1, 5));
     let results = measure(&options, jobs, rounds)?;
     options.mode.report("peers", machine, &results, Results::print)

@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Map, Value, json};
 
 use crate::Sample;
-use crate::support::bed::{Bed, wait_for};
+use crate::support::bed::{Bed, plain, wait_for};
 use crate::support::guard;
 
 /// Each look is a process of its own and must not slow down what it looks at.
@@ -50,7 +50,7 @@ impl Place {
 
     /// A program that keeps its state here.
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
+        let mut command = plain(program);
         command.current_dir(self.bed.join("")).stdin(Stdio::null()).stdout(Stdio::null());
         command
     }

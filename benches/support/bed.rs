@@ -19,15 +19,25 @@ pub const LIMIT: Duration = Duration::from_secs(900);
 /// Between two looks at something that another process does.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// A scratch working directory, removed when dropped.
+/// A scratch working directory. It stays until the bench ends: ext4 without a journal takes pains not to use the inodes
+/// of files again that were removed within the last minutes, and whoever creates files next would pay for that.
 pub struct Bed {
-    dir: tempfile::TempDir,
+    dir: PathBuf,
 }
 
 /// A worker. When dropped it is killed, and so is everything else below this process.
 pub struct Worker {
     /// Its process.
     pub child: Child,
+}
+
+/// A program with the environment a shell would give it. What cargo adds makes every dynamic program below it search
+/// the build's folders for its libraries first, and those who hand their environment down would pay for it.
+pub fn plain(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
+    let kept = ["PATH", "HOME", "USER", "LANG", "TMPDIR", "SHELL"];
+    command.env_clear().envs(kept.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    command
 }
 
 /// Asks `condition` until it has a value.
@@ -51,8 +61,9 @@ impl Bed {
         let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let dir = fs::create_dir_all(root)
             .and_then(|()| tempfile::Builder::new().prefix("bench-").tempdir_in(root))
-            .with_context(|| format!("cannot create a scratch folder in `{}`", root.display()))?;
-        guard::watch(dir.path());
+            .with_context(|| format!("cannot create a scratch folder in `{}`", root.display()))?
+            .keep();
+        guard::watch(&dir);
         let bed = Self { dir };
         bed.publish("stallproof.toml", config.as_bytes())?;
         Ok(bed)
@@ -60,12 +71,12 @@ impl Bed {
 
     /// A path inside.
     pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.dir.path().join(name)
+        self.dir.join(name)
     }
 
     /// Writes a file by temporary file and rename, as a careful writer does.
     pub fn publish(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(self.dir.path())?;
+        let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
         file.write_all(bytes)?;
         file.persist(self.join(name)).with_context(|| format!("cannot publish `{name}`"))?;
         Ok(())
@@ -73,8 +84,8 @@ impl Bed {
 
     /// `stallproof` on this directory.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_stallproof"));
-        command.arg("--dir").arg(self.dir.path()).args(args);
+        let mut command = plain(env!("CARGO_BIN_EXE_stallproof"));
+        command.arg("--dir").arg(&self.dir).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
     }

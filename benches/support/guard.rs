@@ -21,8 +21,18 @@ const INTERRUPTED: i32 = 130;
 
 static FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
+/// Clears up when it is dropped, at the end of the bench.
+#[must_use]
+pub struct Guard(());
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        clear_up();
+    }
+}
+
 /// Takes charge of this process's offspring and signals. Call it first, before there is any thread.
-pub fn install() -> anyhow::Result<()> {
+pub fn install() -> anyhow::Result<Guard> {
     nix::sys::prctl::set_child_subreaper(true).context("cannot become a child subreaper")?;
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
@@ -36,10 +46,10 @@ pub fn install() -> anyhow::Result<()> {
             std::process::exit(INTERRUPTED);
         }
     })?;
-    Ok(())
+    Ok(Guard(()))
 }
 
-/// Makes sure that `folder` is removed when the bench is interrupted.
+/// Makes sure that `folder` is removed at the end, also when the bench is interrupted.
 pub fn watch(folder: &Path) {
     FOLDERS.lock().expect("nothing panics under this lock").push(folder.to_owned());
 }
