@@ -2,7 +2,10 @@
 //!
 //! Blocking: waits for the ledger's answer on the calling thread, which must not be one of the runtime's.
 
+use std::sync::Arc;
+
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use super::parse::{ParseContext, Place, parse_entry, wanted};
 use super::problem::Problem;
@@ -24,6 +27,13 @@ pub struct Intake {
     settings: Live,
     ledger: Ledger,
     runtime: Handle,
+}
+
+/// A batch on its way into the ledger.
+#[derive(Debug)]
+pub struct Sent {
+    batch: Arc<[Wanted]>,
+    answers: JoinHandle<Result<Vec<Ingested>, LedgerError>>,
 }
 
 impl Intake {
@@ -58,8 +68,22 @@ impl Intake {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let batch = batch.into_iter().map(|submission| self.wanted(submission)).collect();
-        self.runtime.block_on(self.ledger.ingest(batch))
+        Ok(self.answers(self.send(batch))?.1)
+    }
+
+    /// Has submissions recorded, in order, and does not wait: the next ones can be parsed meanwhile.
+    pub fn send(&self, batch: Vec<Submission>) -> Sent {
+        let batch: Arc<[Wanted]> = batch.into_iter().map(|submission| self.wanted(submission)).collect();
+        let (ledger, wanted) = (self.ledger.clone(), batch.clone());
+        let answers = self.runtime.spawn(async move { ledger.ingest(wanted).await });
+        Sent { batch, answers }
+    }
+
+    /// Waits until a batch is durable; gives it back with what became of each of it.
+    pub fn answers(&self, sent: Sent) -> Result<(Arc<[Wanted]>, Vec<Ingested>), LedgerError> {
+        // The task ends early with the runtime, and so does the ledger.
+        let answers = self.runtime.block_on(sent.answers).unwrap_or(Err(LedgerError::Closed))?;
+        Ok((sent.batch, answers))
     }
 
     /// Gives a job that was never started the content of an edited entry; `false` if it has started.

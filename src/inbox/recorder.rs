@@ -4,7 +4,7 @@
 //! same file; otherwise it is an edit, which replaces a job that was never started and is a conflict for any other.
 //! Duplicates and conflicts are left in the file and reported; nothing is dropped in silence.
 
-use super::intake::{BATCH_BYTES, BATCH_ENTRIES, Intake};
+use super::intake::{BATCH_BYTES, BATCH_ENTRIES, Intake, Sent};
 use super::look::{Content, Unknown};
 use super::parse::{Place, overlong};
 use super::problem::{Problem, ProblemKind};
@@ -21,6 +21,8 @@ pub struct Recorder<'a> {
     label: &'a str,
     doing: &'a Doing,
     view: View,
+    /// The last batch, which the ledger writes down while the next one is parsed.
+    sent: Option<(Vec<&'a Unknown>, Sent)>,
     differing: Vec<Differing<'a>>,
     rejected: Vec<(ElementKey, Problem)>,
 }
@@ -59,7 +61,15 @@ impl<'a> Recorder<'a> {
     /// For entries of `intake`'s source that stand in the file called `label`.
     #[must_use]
     pub fn new(intake: &'a Intake, label: &'a str, doing: &'a Doing) -> Self {
-        Self { intake, label, doing, view: View::default(), differing: Vec::new(), rejected: Vec::new() }
+        Self {
+            intake,
+            label,
+            doing,
+            view: View::default(),
+            sent: None,
+            differing: Vec::new(),
+            rejected: Vec::new(),
+        }
     }
 
     /// Records all that is unknown; `None` when the file is not what was looked at any more.
@@ -72,11 +82,12 @@ impl<'a> Recorder<'a> {
             bytes += raw.len();
             batch.push((element, self.submission(element, &raw)));
             if batch.len() >= BATCH_ENTRIES || bytes >= BATCH_BYTES {
-                self.flush(&mut batch)?;
+                self.send(&mut batch)?;
                 bytes = 0;
             }
         }
-        self.flush(&mut batch)?;
+        self.send(&mut batch)?;
+        self.take_answers()?;
         let mut notices = Vec::new();
         for differing in std::mem::take(&mut self.differing) {
             let Some(raw) = content.read(differing.element) else { return Ok(None) };
@@ -86,13 +97,23 @@ impl<'a> Recorder<'a> {
         Ok(Some(Recorded { view: self.view, notices, rejected: self.rejected }))
     }
 
-    fn flush(&mut self, batch: &mut Vec<(&'a Unknown, Submission)>) -> Result<(), LedgerError> {
+    fn send(&mut self, batch: &mut Vec<(&'a Unknown, Submission)>) -> Result<(), LedgerError> {
         let (elements, submissions): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
-        let answers = self.intake.record(submissions.clone())?;
+        let sent = (!elements.is_empty()).then(|| (elements, self.intake.send(submissions)));
+        // Two are on their way for a moment, so that the ledger need not wait for us either.
+        self.take_answers()?;
+        self.sent = sent;
+        Ok(())
+    }
+
+    fn take_answers(&mut self) -> Result<(), LedgerError> {
+        let Some((elements, sent)) = self.sent.take() else { return Ok(()) };
+        let (batch, answers) = self.intake.answers(sent)?;
         self.doing.moved();
-        for ((element, submission), Ingested { seq, state, kind }) in
-            elements.into_iter().zip(&submissions).zip(answers)
+        for ((element, wanted), Ingested { seq, state, kind }) in
+            elements.into_iter().zip(&*batch).zip(answers)
         {
+            let submission = &wanted.submission;
             match kind {
                 IngestKind::Differs { started } => self.differing.push(Differing { element, seq, started }),
                 IngestKind::New | IngestKind::Known => self.view.add(element.key, seq, state),

@@ -136,7 +136,8 @@ impl Ledger {
     }
 
     /// Records submissions, in order; known ones are left as they are.
-    pub async fn ingest(&self, batch: Vec<Wanted>) -> Result<Vec<Ingested>> {
+    pub async fn ingest(&self, batch: impl Into<Arc<[Wanted]>>) -> Result<Vec<Ingested>> {
+        let batch = batch.into();
         self.call(Kind::Wakes, move |conn, _| {
             let now = Millis::now();
             batch.iter().map(|wanted| ingest::ingest(conn, wanted, now)).collect()

@@ -14,7 +14,8 @@ type Result<T> = std::result::Result<T, LedgerError>;
 /// Characters of a description or an error that are kept: the ledger has the rest.
 const TEXT: u32 = 4000;
 /// `state = 'failed'` in a form that the index of what is over can serve.
-const FAILED: &str = "state IN ('failed', 'rejected', 'cancelled', 'retrying') AND state = 'failed'";
+const FAILED: &str = "(state = 'failed' OR state = 'rejected' OR state = 'cancelled' OR state = 'retrying') \
+                      AND state = 'failed'";
 
 /// A job that failed for good.
 #[derive(Clone, Debug, PartialEq)]

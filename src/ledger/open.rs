@@ -22,6 +22,9 @@ const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
 /// Mode of the ledger's files.
 const PRIVATE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 
+/// Pages kept in memory at most, in KiB; little of it is used while the ledger is small.
+const CACHE_KIB: i64 = 16 << 10;
+
 /// Longest wait for another process's transaction before the caller is told to try again.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -40,7 +43,8 @@ pub(super) fn read_write(path: &Path) -> Result<Connection, LedgerError> {
         conn.pragma_update(None, "synchronous", "FULL")?;
         conn.pragma_update(None, "foreign_keys", "ON")?;
         conn.pragma_update(None, "journal_size_limit", 64 << 20)?;
-        conn.pragma_update(None, "wal_autocheckpoint", 2000)?;
+        conn.pragma_update(None, "wal_autocheckpoint", 4000)?;
+        conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
         conn.set_prepared_statement_cache_capacity(64);
         migrate(conn, path)
     };

@@ -181,7 +181,7 @@ fn few(states: &[State]) -> &'static str {
     if are_all(&[State::Running]) {
         " AND seq IN (SELECT job FROM attempt INDEXED BY attempt_live WHERE outcome IS NULL)"
     } else if are_all(&[State::Failed, State::Rejected, State::Cancelled, State::Retrying]) {
-        " AND state IN ('failed', 'rejected', 'cancelled', 'retrying')"
+        " AND (state = 'failed' OR state = 'rejected' OR state = 'cancelled' OR state = 'retrying')"
     } else {
         ""
     }

@@ -1,6 +1,8 @@
 -- The ledger, version 1. Times are milliseconds since the Unix epoch, UTC.
 -- The state machine is enforced here: no code path can make an illegal move, a second live attempt, or change
 -- what an ended attempt said.
+-- Words are compared one by one and not by IN: SQLite builds the list after an IN anew, as a table of its own, for every
+-- row that is written, which was two fifths of all that a job cost here.
 
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
@@ -24,8 +26,8 @@ CREATE TABLE job (
     id               TEXT    NOT NULL UNIQUE,
     content_hash     BLOB    NOT NULL CHECK (length(content_hash) = 32),
     class            INTEGER NOT NULL REFERENCES class (id),
-    state            TEXT    NOT NULL CHECK (state IN
-        ('queued', 'running', 'retrying', 'completed', 'failed', 'cancelled', 'rejected')),
+    state            TEXT    NOT NULL CHECK (state = 'queued' OR state = 'running' OR state = 'retrying'
+        OR state = 'completed' OR state = 'failed' OR state = 'cancelled' OR state = 'rejected'),
     title            TEXT    NOT NULL,
     language         TEXT,
     priority         REAL    NOT NULL,
@@ -38,28 +40,30 @@ CREATE TABLE job (
     last_attempt     INTEGER NOT NULL DEFAULT 0,    -- highest number given out
     again            INTEGER NOT NULL DEFAULT 0,    -- 1: what starts next is a retry
     due_at           INTEGER,                       -- waiting until then, if set
-    wait             TEXT CHECK (wait IN ('not_before', 'retry', 'parked', 'recurs')),
+    wait             TEXT CHECK (wait = 'not_before' OR wait = 'retry' OR wait = 'parked' OR wait = 'recurs'),
     unmet            INTEGER NOT NULL DEFAULT 0 CHECK (unmet >= 0),  -- dependencies that are not completed
     recurs           TEXT,                          -- `every` or `cron`: never runs itself, but orders a job when due
-    catch_up         TEXT CHECK (catch_up IN ('none', 'one', 'all')),
+    catch_up         TEXT CHECK (catch_up = 'none' OR catch_up = 'one' OR catch_up = 'all'),
     parent           INTEGER REFERENCES job (seq),  -- the recurring job that ordered this one
     cancel_requested INTEGER NOT NULL DEFAULT 0,
     output_dir       TEXT,
     created_at       INTEGER NOT NULL,
     started_at       INTEGER,
     finished_at      INTEGER,
-    error_type       TEXT CHECK (error_type IN
-        ('spawn', 'exit', 'signal', 'timeout', 'gate', 'data', 'temporary', 'lost')),
+    error_type       TEXT CHECK (error_type = 'spawn' OR error_type = 'exit' OR error_type = 'signal'
+        OR error_type = 'timeout' OR error_type = 'gate' OR error_type = 'data' OR error_type = 'temporary'
+        OR error_type = 'lost'),
     error            TEXT,
     dismissed        INTEGER NOT NULL DEFAULT 0,    -- a person took it out of the dead letters
     reworks          INTEGER NOT NULL DEFAULT 0,    -- times it was sent back through the rework source
-    CHECK ((finished_at IS NOT NULL) = (state IN ('completed', 'failed', 'cancelled', 'rejected'))),
+    CHECK ((finished_at IS NOT NULL)
+        = (state = 'completed' OR state = 'failed' OR state = 'cancelled' OR state = 'rejected')),
     CHECK (state <> 'retrying' OR due_at IS NOT NULL),
-    CHECK (due_at IS NULL OR state IN ('queued', 'retrying')),
+    CHECK (due_at IS NULL OR state = 'queued' OR state = 'retrying'),
     CHECK ((due_at IS NULL) = (wait IS NULL)),
     CHECK ((recurs IS NULL) = (catch_up IS NULL)),
-    CHECK (recurs IS NULL OR state IN ('queued', 'cancelled', 'rejected')),
-    CHECK (state IN ('queued', 'running', 'completed') OR error IS NOT NULL)
+    CHECK (recurs IS NULL OR state = 'queued' OR state = 'cancelled' OR state = 'rejected'),
+    CHECK (state = 'queued' OR state = 'running' OR state = 'completed' OR error IS NOT NULL)
 ) STRICT;
 
 -- What can start now, in the order in which it is chosen within a class: first tries and retries apart. The key is in
@@ -68,7 +72,8 @@ CREATE INDEX job_ready ON job (class, again, priority DESC, seq, concurrency_key
     WHERE state = 'queued' AND due_at IS NULL AND unmet = 0;
 CREATE INDEX job_due ON job (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX job_run ON job (run_id, state) WHERE run_id IS NOT NULL;
-CREATE INDEX job_failed ON job (seq) WHERE state IN ('failed', 'rejected', 'cancelled', 'retrying');
+CREATE INDEX job_failed ON job (seq)
+    WHERE (state = 'failed' OR state = 'rejected' OR state = 'cancelled' OR state = 'retrying');
 CREATE INDEX job_unmet ON job (seq) WHERE unmet > 0;
 CREATE INDEX job_recurs ON job (seq) WHERE recurs IS NOT NULL;
 CREATE INDEX job_parent ON job (parent) WHERE parent IS NOT NULL;
@@ -104,11 +109,13 @@ CREATE TABLE attempt (
     finished_at  INTEGER,
     exit_code    INTEGER,
     signal       INTEGER,
-    outcome      TEXT CHECK (outcome IN ('succeeded', 'failed', 'gate_failed', 'timed_out', 'cancelled',
-        'spawn_failed', 'interrupted', 'lost')),
+    outcome      TEXT CHECK (outcome = 'succeeded' OR outcome = 'failed' OR outcome = 'gate_failed'
+        OR outcome = 'timed_out' OR outcome = 'cancelled' OR outcome = 'spawn_failed' OR outcome = 'interrupted'
+        OR outcome = 'lost'),
     error_type   TEXT,
     error        TEXT,
-    gate         TEXT CHECK (gate IN ('pass', 'fail', 'inconclusive', 'blocked')),  -- on what it produced, if it was judged
+    gate         TEXT                               -- on what it produced, if it was judged
+        CHECK (gate = 'pass' OR gate = 'fail' OR gate = 'inconclusive' OR gate = 'blocked'),
     PRIMARY KEY (job, number),
     CHECK ((outcome IS NULL) = (finished_at IS NULL))
 ) STRICT, WITHOUT ROWID;
@@ -140,9 +147,10 @@ CREATE TABLE rework (
 -- What keeps more than one job back. A person's pause, a handler that asked for time, fails or lacks its program, or
 -- the machine itself being short of something.
 CREATE TABLE hold (
-    kind   TEXT    NOT NULL CHECK (kind IN ('all', 'lane', 'source', 'handler')),
+    kind   TEXT    NOT NULL CHECK (kind = 'all' OR kind = 'lane' OR kind = 'source' OR kind = 'handler'),
     name   TEXT    NOT NULL,                        -- '' for `all`
-    reason TEXT    NOT NULL CHECK (reason IN ('paused', 'parked', 'failing', 'missing', 'low_memory', 'low_disk')),
+    reason TEXT    NOT NULL CHECK (reason = 'paused' OR reason = 'parked' OR reason = 'failing' OR reason = 'missing'
+        OR reason = 'low_memory' OR reason = 'low_disk'),
     since  INTEGER NOT NULL,
     until  INTEGER,
     note   TEXT    NOT NULL,
@@ -231,7 +239,6 @@ CREATE TRIGGER control_once BEFORE UPDATE ON control WHEN OLD.applied_at IS NOT 
 END;
 
 -- Legal moves. `failed`, `cancelled` -> `queued` is a person's retry; `rejected` -> `queued` a mended entry.
--- Spelt without a list of moves, which would be built anew for each of the few million moves of a busy queue.
 CREATE TRIGGER job_legal BEFORE UPDATE OF state ON job WHEN OLD.state <> NEW.state AND NOT CASE OLD.state
     WHEN 'queued' THEN NEW.state = 'running' OR NEW.state = 'cancelled' OR NEW.state = 'rejected'
     WHEN 'running' THEN NEW.state = 'queued' OR NEW.state = 'retrying' OR NEW.state = 'completed'

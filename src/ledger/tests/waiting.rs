@@ -47,7 +47,7 @@ async fn a_chain_of_thousands_is_recorded_in_no_time_and_its_circle_is_found() {
     let bed = Bed::new();
     let begun = std::time::Instant::now();
     let chain = (1..3000).map(|n| needing(&format!("c{n}"), 1, &[&format!("c{}", n - 1)]));
-    bed.ledger.ingest(chain.map(wanted).collect()).await.unwrap();
+    bed.ledger.ingest(chain.map(wanted).collect::<Vec<_>>()).await.unwrap();
     let closing = bed.add(needing("c0", 2, &["c2999"])).await;
     assert_eq!(closing.state, State::Rejected);
     let error = bed.reader().job("c0").unwrap().unwrap().error.unwrap();
