@@ -49,8 +49,21 @@ pub enum Ending {
     },
     /// The worker or the holder went before the holder had the request: nothing ran.
     NeverReceived,
+    /// An attempt with this number was there already, although the ledger did not know of it.
+    NumberTaken,
     /// Holder and process tree are gone and left no record.
     Lost,
+}
+
+impl Ending {
+    /// Whether nothing ran because the folder of the attempt was there already.
+    #[must_use]
+    pub fn finds_its_folder(&self) -> bool {
+        // The one thing that a holder creates and that must be new.
+        let is_there = |errno| errno == nix::errno::Errno::EEXIST as i32;
+        matches!(self, Self::Recorded(record)
+            if record.reason == Reason::SpawnFailed && record.spawn_errno.is_some_and(is_there))
+    }
 }
 
 impl From<HandlerError> for Ending {
@@ -99,6 +112,14 @@ pub fn judge(
         Ending::NeverReceived => {
             told.outcome = Outcome::Interrupted;
             told.error = Some("the worker ended before this attempt was started".to_owned());
+        }
+        Ending::NumberTaken => {
+            told.outcome = Outcome::Interrupted;
+            told.error = Some(
+                "an attempt with this number has left a folder, and the ledger does not know of it (the machine went \
+                 down, or the ledger is an older one); the job is tried under the next number"
+                    .to_owned(),
+            );
         }
         Ending::Lost => {
             told.error = Some(
