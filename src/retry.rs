@@ -105,10 +105,17 @@ pub fn backoff(attempts: u32, (initial, max): (Duration, Duration), jitter: f64)
     full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
 }
 
-/// A start that failed for want of something that comes back: processes, memory, descriptors.
+/// A start that failed for want of something that comes back: processes, memory.
 fn is_passing(errno: Option<i32>) -> bool {
-    let passing = [Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE, Errno::ENOSPC, Errno::EIO];
+    let passing = [Errno::EAGAIN, Errno::ENOMEM, Errno::EIO];
     errno.is_some_and(|errno| passing.contains(&Errno::from_raw(errno)))
+}
+
+/// A start that failed for want of room or descriptors: nothing about the job, and nothing another job would be spared.
+#[must_use]
+pub fn is_want(errno: Option<i32>) -> bool {
+    let wanting = [Errno::ENOSPC, Errno::EDQUOT, Errno::EROFS, Errno::EMFILE, Errno::ENFILE];
+    errno.is_some_and(|errno| wanting.contains(&Errno::from_raw(errno)))
 }
 
 #[cfg(test)]

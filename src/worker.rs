@@ -159,7 +159,7 @@ impl Worker {
     ) -> anyhow::Result<(Self, stop::Signals)> {
         let progress = Progress::default();
         let board = Board::default();
-        let part = progress.part("ledger", PART_LIMIT);
+        let part = progress.base_part("ledger", PART_LIMIT);
         let (ledger, ledger_thread) = open_ledger(&workdir, &config, part).await?;
         let slots = options.slots.unwrap_or(config.worker.slots);
         let (settings, live) =

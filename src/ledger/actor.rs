@@ -447,22 +447,34 @@ impl Actor {
                     // A full disk or a foreign lock is not a stall of ours: the loop turns and says why it waits.
                     self.part.round_done();
                     std::thread::sleep(TRANSIENT_PAUSE);
+                    // A connection that was opened while the disk was read-only stays so for ever.
+                    if self.conn.is_readonly("main").unwrap_or(false) {
+                        // It goes first: what SQLite shares among connections would stay read-only with it.
+                        self.conn = Connection::open_in_memory()?;
+                        self.place.look()?;
+                        (self.conn, self.syncs) = (open::read_write(&self.path)?, None);
+                    }
                 }
                 Err(err) if err.is_unknown() && io_tries < IO_TRIES => {
                     io_tries += 1;
                     tracing::error!(error = cause(&err), io_tries, "ledger commit failed; opening it again");
                     std::thread::sleep(TRANSIENT_PAUSE);
-                    // Opening creates what is missing.
-                    self.place.look()?;
-                    match open::read_write(&self.path) {
-                        Ok(conn) => (self.conn, self.syncs) = (conn, None),
-                        Err(err) => tracing::error!(error = cause(&err), "ledger does not open"),
-                    }
+                    self.reopen()?;
                 }
                 Err(LedgerError::Sqlite(err)) if io_tries > 0 => return Err(LedgerError::Storage(err)),
                 Err(err) => return Err(err),
             }
         }
+    }
+
+    /// Opens the ledger again, unless it was taken away: opening creates what is missing.
+    fn reopen(&mut self) -> Result<()> {
+        self.place.look()?;
+        match open::read_write(&self.path) {
+            Ok(conn) => (self.conn, self.syncs) = (conn, None),
+            Err(err) => tracing::error!(error = cause(&err), "ledger does not open"),
+        }
+        Ok(())
     }
 
     /// Fails once the ledger was taken away. Where only a file beside it is gone, what its `-wal` file held is saved into

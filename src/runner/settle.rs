@@ -76,6 +76,20 @@ pub async fn try_settle(remains: &Remains) -> io::Result<Option<Ending>> {
     tokio::task::spawn_blocking(move || look(&task)).await.map_err(io::Error::other)?
 }
 
+/// Ends what is left of an attempt of which nothing is known but its mark, for as long as that takes; `pending` is called
+/// when it takes long.
+pub async fn end_marked(token: String, mut pending: impl FnMut()) -> io::Result<()> {
+    loop {
+        let mark = token.clone();
+        let end = move || end_all(|| find_by_token(&mark), Instant::now() + KILL_LIMIT);
+        if tokio::task::spawn_blocking(end).await.map_err(io::Error::other)??.is_empty() {
+            return Ok(());
+        }
+        pending();
+        tokio::time::sleep(KILL_PAUSE).await;
+    }
+}
+
 /// One look: `None` while a process of the attempt is left that does not die.
 fn look(remains: &Remains) -> io::Result<Option<Ending>> {
     if let Some(record) = ExitRecord::read(&remains.attempt_dir)? {

@@ -222,7 +222,7 @@ impl Slot {
         };
         let reusable = left.is_some();
         let ending = match left {
-            Some(Left::Over(ending)) => ending,
+            Some(Left::Over(ending)) => self.unless_taken(&claimed, ending).await?,
             Some(Left::HandedOver) => return Ok(false),
             None => {
                 let remains = self.remains(&claimed, link.id().clone());
@@ -264,6 +264,18 @@ impl Slot {
         };
         self.ahead = ahead;
         Ok(left)
+    }
+
+    /// A claim is not synced, so a power cut may take it out of the ledger and leave its folder. Then the number is used
+    /// up, and the job has another attempt once nothing of that one can be alive.
+    async fn unless_taken(&self, claimed: &Claimed, ending: Ending) -> anyhow::Result<Ending> {
+        if !ending.finds_its_folder() {
+            return Ok(ending);
+        }
+        settle::end_marked(self.shared.shop.token(claimed), || self.shared.board.kill_pending(self.index))
+            .await
+            .context("cannot tell what became of an attempt that the ledger does not know")?;
+        Ok(Ending::NumberTaken)
     }
 
     async fn drive(

@@ -24,6 +24,8 @@ const LAST_LINES: usize = 20;
 const LAST_BYTES: u64 = 4096;
 /// A parked job waits at least so long, whatever its handler says: asking again at once would spin.
 const SOONEST_MS: i64 = 1000;
+/// Before the next try to start anything for a handler, when the machine lacked what a start needs.
+const WANT_PAUSE_MS: i64 = 5000;
 
 /// Why an attempt was asked to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +50,21 @@ pub enum Ending {
     },
     /// The worker or the holder went before the holder had the request: nothing ran.
     NeverReceived,
+    /// An attempt with this number was there already, although the ledger did not know of it.
+    NumberTaken,
     /// Holder and process tree are gone and left no record.
     Lost,
+}
+
+impl Ending {
+    /// Whether nothing ran because the folder of the attempt was there already.
+    #[must_use]
+    pub fn finds_its_folder(&self) -> bool {
+        // The one thing that a holder creates and that must be new.
+        let is_there = |errno| errno == nix::errno::Errno::EEXIST as i32;
+        matches!(self, Self::Recorded(record)
+            if record.reason == Reason::SpawnFailed && record.spawn_errno.is_some_and(is_there))
+    }
 }
 
 impl From<HandlerError> for Ending {
@@ -91,11 +106,21 @@ pub fn judge(
             told = recorded(record, stop, (result, attempt_dir), now);
         }
         Ending::NotStarted { errno, error } => {
-            (told.outcome, told.spawn_errno, told.error) = (Outcome::SpawnFailed, errno, Some(error));
+            told.park = Park::for_want(errno, now);
+            told.outcome = if told.park.is_some() { Outcome::Interrupted } else { Outcome::SpawnFailed };
+            (told.spawn_errno, told.error) = (errno, Some(error));
         }
         Ending::NeverReceived => {
             told.outcome = Outcome::Interrupted;
             told.error = Some("the worker ended before this attempt was started".to_owned());
+        }
+        Ending::NumberTaken => {
+            told.outcome = Outcome::Interrupted;
+            told.error = Some(
+                "an attempt with this number has left a folder, and the ledger does not know of it (the machine went \
+                 down, or the ledger is an older one); the job is tried under the next number"
+                    .to_owned(),
+            );
         }
         Ending::Lost => {
             told.error = Some(
@@ -155,6 +180,17 @@ struct Told {
 struct Park {
     until: Millis,
     whole_handler: bool,
+    /// It is no wish: the machine lacks what every attempt needs.
+    is_want: bool,
+}
+
+impl Park {
+    /// An attempt that could not be started for want of room or descriptors would fail for every job alike, so it uses
+    /// up no try, and the handler waits.
+    fn for_want(errno: Option<i32>, now: Millis) -> Option<Self> {
+        let is_want = retry::is_want(errno);
+        is_want.then(|| Self { until: now.plus_ms(WANT_PAUSE_MS), whole_handler: true, is_want })
+    }
 }
 
 impl Default for Told {
@@ -205,21 +241,25 @@ impl Told {
             exit_code,
             signal: self.record.as_ref().and_then(|record| record.signal),
             error_type: ended.error_type,
-            hold: self.park.filter(|park| park.whole_handler).map(|park| hold(claimed, park, now)),
+            hold: self
+                .park
+                .filter(|park| park.whole_handler)
+                .map(|park| hold(claimed, park, self.error.as_deref(), now)),
             error: self.error,
             gate: self.gate,
         }
     }
 }
 
-fn hold(claimed: &Claimed, park: Park, now: Millis) -> Hold {
+fn hold(claimed: &Claimed, park: Park, error: Option<&str>, now: Millis) -> Hold {
+    let want = error.filter(|_| park.is_want).map(str::to_owned);
     Hold {
         kind: HoldKind::Handler,
         name: claimed.handler.clone(),
         reason: HoldReason::Parked,
         since: now,
         until: Some(park.until),
-        note: format!("job {} asked for it", claimed.id),
+        note: want.unwrap_or_else(|| format!("job {} asked for it", claimed.id)),
     }
 }
 
@@ -234,10 +274,13 @@ fn recorded(
     let gate = result.gate.filter(|_| record.reason == Reason::Exited);
     let mut park = None;
     let (outcome, cause) = match record.reason {
-        Reason::SpawnFailed => (
-            Outcome::SpawnFailed,
-            record.error.clone().unwrap_or_else(|| "the program could not be started".to_owned()),
-        ),
+        Reason::SpawnFailed => {
+            park = Park::for_want(record.spawn_errno, now);
+            (
+                if park.is_some() { Outcome::Interrupted } else { Outcome::SpawnFailed },
+                record.error.clone().unwrap_or_else(|| "the program could not be started".to_owned()),
+            )
+        }
         Reason::TimedOut => (Outcome::TimedOut, format!("its time limit passed after {seconds:.1?}")),
         Reason::Stopped => match stop {
             Some(StopReason::Cancelled) => (Outcome::Cancelled, "cancelled by a person".to_owned()),
@@ -322,7 +365,7 @@ impl HandlerResult {
     /// The wish to be asked again, when it can be understood. One in the past means as soon as makes sense.
     fn park(&self, now: Millis) -> Option<Park> {
         let until = later(self.retry_at.as_ref()?, now)?.max(now.plus_ms(SOONEST_MS));
-        Some(Park { until, whole_handler: self.scope.as_deref() == Some("handler") })
+        Some(Park { until, whole_handler: self.scope.as_deref() == Some("handler"), is_want: false })
     }
 
     fn parked_text(&self, park: Option<Park>) -> String {

@@ -15,6 +15,12 @@ pub struct Progress {
     parts: Arc<Mutex<BTreeMap<String, Part>>>,
 }
 
+/// What a part is to the others.
+struct Rank {
+    critical: bool,
+    is_base: bool,
+}
+
 /// One part's own counter. Cheap to clone; every clone is the same part.
 #[derive(Clone, Debug)]
 pub struct Part {
@@ -24,6 +30,8 @@ pub struct Part {
 #[derive(Debug)]
 struct Inner {
     critical: bool,
+    /// Every other part stands still while this one waits for something.
+    is_base: bool,
     limit: Duration,
     rounds: AtomicU64,
     last_round_ms: AtomicU64,
@@ -63,19 +71,27 @@ impl Progress {
     /// Registers a critical part that must complete a round at least every `limit`.
     #[must_use]
     pub fn part(&self, name: &str, limit: Duration) -> Part {
-        self.register(name, limit, true)
+        self.register(name, limit, Rank { critical: true, is_base: false })
     }
 
     /// Registers a part whose standing still is reported but does not age the heartbeat.
     #[must_use]
     pub fn side_part(&self, name: &str, limit: Duration) -> Part {
-        self.register(name, limit, false)
+        self.register(name, limit, Rank { critical: false, is_base: false })
     }
 
-    fn register(&self, name: &str, limit: Duration, critical: bool) -> Part {
+    /// Registers the critical part that all others wait for. While it turns and says what it waits for, its stamp alone
+    /// counts: others that stand still because of it are no sign of a dead worker.
+    #[must_use]
+    pub fn base_part(&self, name: &str, limit: Duration) -> Part {
+        self.register(name, limit, Rank { critical: true, is_base: true })
+    }
+
+    fn register(&self, name: &str, limit: Duration, rank: Rank) -> Part {
         let part = Part {
             inner: Arc::new(Inner {
-                critical,
+                critical: rank.critical,
+                is_base: rank.is_base,
                 limit,
                 rounds: AtomicU64::new(0),
                 last_round_ms: AtomicU64::new(monotonic_ms()),
@@ -96,6 +112,9 @@ impl Progress {
     /// Unix seconds of the oldest completed round among the critical parts; now, when there is none.
     #[must_use]
     pub fn oldest_stamp(&self) -> f64 {
+        if let Some(stamp) = self.waiting_base() {
+            return stamp;
+        }
         let oldest = self
             .snapshot()
             .values()
@@ -103,6 +122,15 @@ impl Progress {
             .map(|part| part.last_round)
             .reduce(f64::min);
         oldest.unwrap_or_else(|| Millis::now().as_unix_seconds())
+    }
+}
+
+impl Progress {
+    /// The stamp of the base part, while that waits for something.
+    fn waiting_base(&self) -> Option<f64> {
+        let parts = self.parts.lock().expect(NO_PANIC);
+        let mut bases = parts.values().filter(|part| part.inner.is_base).map(Part::status);
+        bases.find_map(|part| part.degraded.is_some().then_some(part.last_round))
     }
 }
 
@@ -167,6 +195,21 @@ mod tests {
         assert!(age > 1.0, "the stuck part decides, whoever else ticks: {age}");
         slow.round_done();
         assert!(Millis::now().as_unix_seconds() - progress.oldest_stamp() < 100.0);
+    }
+
+    #[test]
+    fn who_waits_for_a_base_that_turns_does_not_age_the_heartbeat() {
+        let progress = Progress::default();
+        let ledger = progress.base_part("ledger", Duration::from_secs(1));
+        let waits = progress.part("waits", Duration::from_secs(1));
+        let long_ago = monotonic_ms().saturating_sub(500_000);
+        let age = || Millis::now().as_unix_seconds() - progress.oldest_stamp();
+        waits.inner.last_round_ms.store(long_ago, Ordering::Release);
+        assert!(age() > 1.0);
+        ledger.degraded("no room");
+        assert!(age() < 100.0, "the base turns and says what it waits for");
+        ledger.inner.last_round_ms.store(long_ago, Ordering::Release);
+        assert!(age() > 1.0, "a base that does not turn is no excuse");
     }
 
     #[test]

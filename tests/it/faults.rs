@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::support::bed::Bed;
 use crate::support::history::{assert_history_is_clean, config};
+use crate::support::rights::{Right, may};
 use crate::support::wait::wait_for;
 
 /// No run has so many calls of one kind in one thread.
@@ -45,13 +46,7 @@ fn traced(bed: &Bed, options: &[&str]) -> Option<ExitStatus> {
 }
 
 fn can_trace() -> bool {
-    #[expect(clippy::disallowed_methods, reason = "tests run real programs")]
-    let answer = Command::new("strace").args(["-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
-    let can = answer.as_ref().is_ok_and(ExitStatus::success);
-    if !can {
-        println!("skipped: strace is missing or may not trace ({answer:?})");
-    }
-    can
+    may(&[Right::Strace])
 }
 
 /// Another worker, without any fault, brings everything to its end.

@@ -9,3 +9,4 @@ mod ops;
 mod recover;
 mod restart;
 mod strangers;
+mod stuck;

@@ -16,7 +16,9 @@ use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 
 use crate::support::bed::Bed;
-use crate::support::wait::wait_for;
+use crate::support::rights::{Right, may};
+use crate::support::strace;
+use crate::support::wait::{wait_for, wait_until};
 
 /// Commands that end at once.
 const QUICK: &str =
@@ -336,4 +338,34 @@ fn a_backlog_is_pruned_for_a_few_times_its_size() {
     pruned(&bed);
     assert!(written <= 10 * text.len() as u64, "{written} bytes were written for a file of {}", text.len());
     assert!(bed.jobs().iter().all(|job| job["state"] == "completed"));
+}
+
+/// The file goes in the moment between the look that found it and the rename that takes it.
+#[test]
+fn a_dropped_file_that_vanishes_before_it_is_taken_is_no_error() {
+    if !may(&[Right::Strace]) {
+        return;
+    }
+    let bed = Bed::new();
+    let worker = bed.start(&[]);
+    wait_until("a first look", || bed.progress("ideas_log") > 0);
+    let delay = ["-f", "-e", "trace=renameat2", "-e", "inject=renameat2:delay_enter=1000000:when=1"];
+    let traced = strace::attach(worker.pid().as_raw(), &delay);
+    let entry =
+        |id: &str| format!(r#"{{"id": "{id}", "title": "t", "code": "x = 1", "language": "python"}}"#);
+    bed.put("implementations/gone.json", entry("gone"));
+    let tasks = std::path::PathBuf::from(format!("/proc/{}/task", worker.pid()));
+    let rename = format!("{} ", nix::libc::SYS_renameat2);
+    wait_until("a worker that is about to take it", || {
+        let mut calls = std::fs::read_dir(&tasks)
+            .unwrap()
+            .filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("syscall")).ok());
+        calls.any(|call| call.starts_with(&rename))
+    });
+    std::fs::remove_file(bed.join("implementations/gone.json")).unwrap();
+    bed.put("implementations/next.json", entry("next"));
+    wait_until("the next file's job", || bed.state("next").as_deref() == Some("completed"));
+    drop(traced);
+    assert_eq!(bed.state("gone"), None);
+    assert!(bed.degraded().is_empty(), "{:?}", bed.degraded());
 }

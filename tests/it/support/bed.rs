@@ -206,6 +206,13 @@ impl Bed {
         Worker { child }
     }
 
+    /// Starts a worker as another user, who has to own the directory; needs root.
+    pub fn start_as(&self, user: u32) -> Worker {
+        use std::os::unix::process::CommandExt as _;
+        let child = self.command(&["worker"]).uid(user).gid(user).stdout(Stdio::null()).spawn().unwrap();
+        Worker { child }
+    }
+
     /// Runs a worker until nothing is left to do.
     pub fn work_until_idle(&self, args: &[&str]) {
         let worker = self.spawn(&[&["--until-idle"], args].concat());
