@@ -57,6 +57,8 @@ pub struct Logs {
     pub first: u32,
     /// and the last one that has ended; a later one is of a person's retry and not meant.
     pub last: u32,
+    /// Whether they may go for their age.
+    pub is_old: bool,
 }
 
 /// What is left of a retired job.
@@ -97,6 +99,7 @@ fn sweep(conn: &Connection, sweep: &Sweep) -> Result<Swept> {
                 id: JobId(row.get(1)?),
                 first: cleared.saturating_add(1),
                 last: row.get(3)?,
+                is_old: sweep.logs_before.is_some_and(|limit| finished_at < limit),
             };
             over.push(Over { logs, finished_at, is_letter: row.get(5)? });
         }
@@ -105,12 +108,12 @@ fn sweep(conn: &Connection, sweep: &Sweep) -> Result<Swept> {
     let mut swept = Swept { next: last.filter(|_| seen == LOOKED_AT), ..Swept::default() };
     for one in over {
         let seq = one.logs.seq;
-        let is_old = |limit: Option<Millis>| limit.is_some_and(|limit| one.finished_at < limit);
-        let is_due = is_old(sweep.ended_before) && !one.is_letter || swept.retired < sweep.surplus;
+        let is_old = sweep.ended_before.is_some_and(|limit| one.finished_at < limit);
+        let is_due = is_old && !one.is_letter || swept.retired < sweep.surplus;
         if is_due && !is_needed(conn, seq)? {
             retire(conn, seq)?;
             swept.retired += 1;
-        } else if one.logs.first <= one.logs.last && (sweep.any_logs || is_old(sweep.logs_before)) {
+        } else if one.logs.first <= one.logs.last && (sweep.any_logs || one.logs.is_old) {
             swept.logs.push(one.logs);
         }
         if swept.retired >= AT_ONCE as u64 || swept.logs.len() >= AT_ONCE {
@@ -136,10 +139,13 @@ fn is_needed(conn: &Connection, seq: Seq) -> Result<bool> {
     Ok(query.query_row([seq], |row| row.get(0))?)
 }
 
+/// A job that was claimed once may have a folder, even if the claim was taken back. One that was rejected may come back by
+/// a mended entry while its folder is removed, so that it must have none that is noted.
 fn retire(conn: &Connection, seq: Seq) -> Result<()> {
     for statement in [
         "INSERT INTO retired (seq, id, content_hash, class, state, finished_at, folder)
-         SELECT seq, id, content_hash, class, state, finished_at, last_attempt > 0 FROM job WHERE seq = ?1",
+         SELECT seq, id, content_hash, class, state, finished_at, output_dir IS NOT NULL AND state <> 'rejected'
+         FROM job WHERE seq = ?1",
         "INSERT OR IGNORE INTO retired_rework SELECT job, content_hash FROM rework WHERE job = ?1",
         "DELETE FROM rework WHERE job = ?1",
         "DELETE FROM attempt WHERE job = ?1",
@@ -156,8 +162,8 @@ fn retire(conn: &Connection, seq: Seq) -> Result<()> {
 fn leftovers(conn: &Connection, after: Seq) -> Result<Vec<(Seq, JobId)>> {
     let mut query = conn
         .prepare_cached("SELECT seq, id FROM retired WHERE folder = 1 AND seq > ?1 ORDER BY seq LIMIT ?2")?;
-    let rows = query
-        .query_map(params![after, AT_ONCE as i64], |row| Ok((row.get(0)?, JobId(row.get(1)?))))?;
+    let rows =
+        query.query_map(params![after, AT_ONCE as i64], |row| Ok((row.get(0)?, JobId(row.get(1)?))))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 

@@ -133,7 +133,8 @@ CREATE TABLE retired (
     class        INTEGER NOT NULL REFERENCES class (id),
     state        TEXT    NOT NULL CHECK (state IN ('completed', 'failed', 'cancelled', 'rejected')),
     finished_at  INTEGER NOT NULL,
-    folder       INTEGER NOT NULL CHECK (folder IN (0, 1))
+    folder       INTEGER NOT NULL CHECK (folder IN (0, 1)),
+    CHECK (folder = 0 OR state <> 'rejected')
 ) STRICT;
 
 CREATE INDEX retired_folder ON retired (seq) WHERE folder = 1;
