@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use stallproof::ledger::Reader;
@@ -58,7 +57,7 @@ fn retired_entries_that_come_back_are_pruned_and_run_no_more() {
     let _worker = bed.start(&[]);
     wait_for("all jobs to end", || (over(&bed) == 10).then_some(()));
     bed.put("stallproof.toml", ONE);
-    assert!(bed.ok(&["check"]).contains("right") || bed.run(&["check"]).status.success());
+    bed.ok(&["check"]);
     bed.ok(&["reload"]);
     wait_for("all but one to be retired", || (over(&bed) == 1 && folders(&bed).len() == 1).then_some(()));
     let retired: Vec<&String> = ids.iter().filter(|id| is_retired(&bed, id)).collect();
@@ -163,7 +162,7 @@ fn logs_go_but_never_those_of_a_live_job() {
         wait_for("its logs to go", || (!jobs.join(&key).join("1").exists()).then_some(()));
     }
     assert_eq!(bed.ok(&["log", "live"]), "first\n");
-    fs::write(&go, "").unwrap();
+    bed.put("go", "");
     bed.ok(&["retry", "fails"]);
     for id in ["live", "fails"] {
         wait_for("its end", || (bed.state(id)? == "completed").then_some(()));
@@ -171,27 +170,4 @@ fn logs_go_but_never_those_of_a_live_job() {
     assert_eq!(bed.job("fails")["attempts"].as_array().unwrap().len(), 2);
     let stamp = bed.status()["progress"]["retention"]["degraded"].clone();
     assert_eq!(stamp, Value::Null, "nothing went wrong");
-}
-
-#[test]
-fn a_worker_with_much_to_retire_starts_new_jobs_at_once() {
-    const JOBS: u64 = 2000;
-    let bed = Bed::with_config(OFF);
-    let ids = (0..JOBS).map(|n| json!({"id": format!("j{n}"), "command": ["true"], "lane": "x"}));
-    bed.put("ideas_log.json", Value::from_iter(ids).to_string());
-    bed.work_until_idle(&["--slots", "4"]);
-    bed.put("stallproof.toml", ONE);
-    let _worker = bed.start(&[]);
-    let mut during = 0;
-    let mut longest = Duration::ZERO;
-    while over(&bed) > 1 && during < 200 {
-        let begun = std::time::Instant::now();
-        let id = bed.ok(&["add", "--title", "new", "--", "true"]);
-        bed.ok(&["wait", id.trim()]);
-        longest = longest.max(begun.elapsed());
-        during += 1;
-    }
-    assert!(during > 1, "it was over before it could be seen");
-    assert!(longest < Duration::from_secs(5), "a job took {longest:?} beside the retiring");
-    wait_for("all but one to be retired", || (over(&bed) == 1).then_some(()));
 }
