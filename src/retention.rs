@@ -28,6 +28,8 @@ const STEP_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::fr
 /// The same for whole passes.
 const PASS_SHARE: u32 = 50;
 const PASS_PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(3600));
+/// A worker that lives on has more urgent things to do at first.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Between two signs of life while nothing is to be done.
 const TICK: Duration = Duration::from_secs(5);
 /// When the logs weigh too much, so much less than the limit is left of them: one part in so many.
@@ -63,9 +65,12 @@ impl Keeper {
         Self { ledger, settings, workdir, part, told: None }
     }
 
-    /// Goes on for ever.
-    pub(crate) async fn run(mut self) -> anyhow::Result<()> {
+    /// Goes on for ever; `at_once` for a worker that may end soon.
+    pub(crate) async fn run(mut self, at_once: bool) -> anyhow::Result<()> {
         let mut settings = self.settings.clone();
+        if !at_once {
+            tokio::time::sleep(FIRST_PAUSE).await;
+        }
         loop {
             let begun = Instant::now();
             let mut tally = Tally::default();

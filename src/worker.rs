@@ -262,7 +262,9 @@ impl Worker {
 
     fn start_keeper(&mut self, workdir: Workdir) {
         let part = self.progress.side_part("retention", PART_LIMIT);
-        self.parts.spawn(Keeper::new(self.ledger.clone(), self.live(), workdir, part).run());
+        let keeper = Keeper::new(self.ledger.clone(), self.live(), workdir, part);
+        let ends_soon = self.options.until_idle || self.options.run.is_some();
+        self.parts.spawn(keeper.run(ends_soon));
     }
 
     fn start_scribes(&mut self, workdir: &Workdir) {
