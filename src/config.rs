@@ -9,6 +9,7 @@ mod generate;
 mod live;
 mod raw;
 mod raw_retry;
+mod retention;
 mod rules;
 mod told;
 
@@ -27,6 +28,7 @@ use crate::workdir::Workdir;
 pub use gates::GateConfig;
 pub use generate::{Generate, Step};
 pub use live::{Live, Settings};
+pub use retention::Retention;
 pub use rules::{Overrides, Pattern, Rule};
 
 /// The name of the built-in handler.
@@ -55,6 +57,8 @@ pub struct Config {
     pub rework: ReworkPolicy,
     /// When nothing new is started.
     pub admission: Admission,
+    /// How long what is over is kept.
+    pub retention: Retention,
     /// Slot limits of named lanes.
     pub lanes: BTreeMap<String, usize>,
     /// First match wins, key by key.

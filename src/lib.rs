@@ -35,6 +35,7 @@ pub mod monitor;
 pub mod queue_report;
 pub mod recurrence;
 pub mod result_file;
+mod retention;
 pub mod retry;
 pub mod runner;
 pub mod scheduler;

@@ -6,9 +6,10 @@ mod daily;
 mod json_lines;
 mod people;
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 
+use jiff::civil::Date;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::Layer;
@@ -32,6 +33,11 @@ const STDERR_LINES: usize = 1024;
 pub struct Guard {
     _file: WorkerGuard,
     _stderr: WorkerGuard,
+}
+
+/// Removes the worker's and the monitor's log files of days before `oldest` (UTC).
+pub(crate) fn remove_before(folder: &Path, oldest: Date) -> io::Result<()> {
+    ["worker", "health_monitor"].iter().try_for_each(|name| daily::remove_before(folder, name, oldest))
 }
 
 /// Starts logging under `name` (`worker`, `health_monitor`). Records that wait are written when the guard is dropped.

@@ -30,6 +30,7 @@ use crate::ledger::{Counts, Effect, Ledger, doorbell};
 use crate::lock::DirLock;
 use crate::logging;
 use crate::queue_report::QueueReport;
+use crate::retention::Keeper;
 use crate::retry::dead_letters::DeadLetters;
 use crate::retry::failures::Failures;
 use crate::runner::board::Board;
@@ -223,6 +224,7 @@ impl Worker {
             tracing::warn!(error = %err, "cannot tell the service manager that the worker is ready");
         }
         worker.start_pollers(workdir.clone(), live);
+        worker.start_keeper(workdir.clone());
         worker.start_scribes(&workdir);
         Ok((worker, signals))
     }
@@ -256,6 +258,13 @@ impl Worker {
 
     fn live(&self) -> Live {
         Live::new(self.settings.subscribe())
+    }
+
+    fn start_keeper(&mut self, workdir: Workdir) {
+        let part = self.progress.side_part("retention", PART_LIMIT);
+        let keeper = Keeper::new(self.ledger.clone(), self.live(), workdir, part);
+        let ends_soon = self.options.until_idle || self.options.run.is_some();
+        self.parts.spawn(keeper.run(ends_soon));
     }
 
     fn start_scribes(&mut self, workdir: &Workdir) {

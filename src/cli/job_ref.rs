@@ -1,7 +1,7 @@
 //! From what a person typed to the job that is meant.
 
 use crate::job::JobId;
-use crate::ledger::{JobRow, LedgerError, Reader};
+use crate::ledger::{JobRow, LedgerError, Reader, RetiredRow};
 use crate::terminal::escape;
 
 /// Characters of an id that `list` shows.
@@ -15,6 +15,9 @@ pub(super) enum JobRefError {
     /// Nothing has or starts with this id.
     #[error("no job has the id `{0}`; `stallproof list --all` shows every job")]
     Unknown(String),
+    /// It is over for so long that nothing but its trace is kept.
+    #[error("the job `{}` is {} since {} and was retired: its entry and its logs are not kept any more", .0.id, .0.state, .0.finished_at)]
+    Retired(RetiredRow),
     /// More than one job starts with it.
     #[error("`{given}` is the start of more than one id: {}; give more of it", candidates.join(", "))]
     Ambiguous {
@@ -43,6 +46,9 @@ fn find_with(reader: &Reader, given: &str, shortest_prefix: usize) -> Result<Job
     let unknown = || JobRefError::Unknown(given.to_owned());
     if let Some(row) = reader.job(given)? {
         return Ok(row);
+    }
+    if let Some(left) = reader.retired(given)? {
+        return Err(JobRefError::Retired(left));
     }
     if given.chars().count() < shortest_prefix {
         return Err(unknown());

@@ -8,13 +8,14 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::context::Context;
+use super::job_ref::{self, JobRefError};
 use super::list::{colour_of, priority};
 use super::log::{LogFile, Stream};
 use super::output::Out;
-use super::{job_ref, when};
+use super::when;
 use crate::clock::Millis;
 use crate::exit_code::DONE;
-use crate::ledger::{AttemptRow, JobRow, LedgerError};
+use crate::ledger::{AttemptRow, JobRow, LedgerError, RetiredRow};
 use crate::terminal::{Colour, escape, escape_lines};
 use crate::workdir::Workdir;
 
@@ -66,7 +67,10 @@ struct LastOutput<'a> {
 pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Result<u8> {
     let (workdir, reader) = context.reader()?;
     let reader = reader.ok_or_else(|| LedgerError::Missing(workdir.ledger()))?;
-    let row = job_ref::find(&reader, &args.id)?;
+    let row = match job_ref::find(&reader, &args.id) {
+        Err(JobRefError::Retired(left)) => return show_retired(&left, context.json, out),
+        found => found?,
+    };
     let attempts = reader.attempts(row.seq)?;
     let entry = reader.entry(row.seq)?;
     let story = Story::gather(&workdir, row, attempts, entry);
@@ -75,6 +79,28 @@ pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Resu
     } else {
         story.print(out)?
     }
+    Ok(DONE)
+}
+
+/// What is left of a job that was retired.
+#[derive(Serialize)]
+struct RetiredJson<'a> {
+    #[serde(flatten)]
+    left: &'a RetiredRow,
+    retired: bool,
+}
+
+fn show_retired(left: &RetiredRow, json: bool, out: &mut Out) -> anyhow::Result<u8> {
+    if json {
+        out.json(&RetiredJson { left, retired: true })?;
+        return Ok(DONE);
+    }
+    let state = out.style.paint(colour_of(left.state), left.state.as_str());
+    let age = when::age(left.finished_at, Millis::now());
+    field(out, "id", Some(&escape(&left.id.0)))?;
+    field(out, "state", Some(&format!("{state}, retired: its entry and its logs are not kept any more")))?;
+    field(out, "source", Some(&escape(&left.source)))?;
+    field(out, "finished", Some(&format!("{} ({age} ago)", when::local(left.finished_at))))?;
     Ok(DONE)
 }
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::context::{Context, has_worker};
 use super::failure::Refused;
-use super::job_ref;
+use super::job_ref::{self, JobRefError};
 use super::output::Out;
 use super::progress_bar::Bar;
 use crate::duration::parse_duration;
@@ -84,7 +84,10 @@ fn wanted(reader: &Reader, args: &Args) -> anyhow::Result<Counts> {
     }
     let mut counts = Counts::default();
     for id in &args.id {
-        let state = job_ref::find(reader, id)?.state;
+        let state = match job_ref::find(reader, id) {
+            Err(JobRefError::Retired(left)) => left.state,
+            found => found?.state,
+        };
         *counts.0.entry(state).or_default() += 1;
     }
     Ok(counts)

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 use super::gates::{Owner, Producer, RawGate};
 use super::generate::{self, RawStep};
 use super::raw_retry::{RawAdmission, RawRetry, RawRework};
+use super::retention::RawRetention;
 use super::{
     Config, GateConfig, Handler, MATERIALIZE, MonitorConfig, OWN_COMMAND, Overrides, Pattern, Rule, Source,
     SourceKind, Webhook, WorkerConfig, default_sources,
@@ -32,6 +33,7 @@ pub(super) struct RawConfig {
     retry: RawRetry,
     rework: RawRework,
     admission: RawAdmission,
+    retention: RawRetention,
     lanes: BTreeMap<String, RawLane>,
     rules: Vec<RawRule>,
     monitor: RawMonitor,
@@ -186,6 +188,7 @@ impl RawConfig {
             retry: self.retry.check()?,
             rework: self.rework.check(),
             admission: self.admission.check(),
+            retention: self.retention.check(),
             lanes,
             rules: self.rules.into_iter().map(RawRule::check).collect::<Result<_, _>>()?,
             monitor: self.monitor.check(workdir)?,

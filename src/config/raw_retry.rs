@@ -108,7 +108,7 @@ impl RawAdmission {
 }
 
 /// A number of bytes: `"256MB"`, `"1GiB"`, or a plain number.
-struct Size(u64);
+pub(super) struct Size(pub(super) u64);
 
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -185,3 +185,23 @@ fn escalation_changes_what_it_names_and_leaves_the_rest() {
     assert_eq!(at(4), pair("large", "b.md"));
     assert_eq!(at(9), pair("large", "b.md"));
 }
+
+#[test]
+fn what_is_over_is_kept_as_long_as_is_set_and_for_ever_with_0() {
+    let days = |days: u64| Some(Duration::from_secs(days * 24 * 3600));
+    let config = parse("").unwrap().retention;
+    assert_eq!((config.jobs_for, config.jobs), (days(30), Some(1_000_000)));
+    assert_eq!((config.logs_for, config.logs_bytes), (days(30), Some(10_000_000_000)));
+    let set = "[retention]\njobs_for = \"90d\"\njobs = 0\nlogs_for = 0\nlogs_bytes = \"1GiB\"\n";
+    let config = parse(set).unwrap().retention;
+    assert_eq!((config.jobs_for, config.jobs), (days(90), None));
+    assert_eq!((config.logs_for, config.logs_bytes), (None, Some(1 << 30)));
+    for (wrong, told) in [
+        ("jobs = -1", "`-1`"),
+        ("jobs_for = \"a month\"", "or \"30d\", found \"a month\""),
+        ("logs = 3", "`jobs_for`, `jobs`, `logs_for`, `logs_bytes`"),
+    ] {
+        let err = parse(&format!("[retention]\n{wrong}\n")).unwrap_err();
+        assert!(err.contains(told), "{wrong}: {err}");
+    }
+}

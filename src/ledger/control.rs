@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::rows::{Ingested, Wanted};
-use super::{LedgerError, doorbell, due, ingest, open, read};
+use super::{LedgerError, doorbell, due, ingest, open, read, retention};
 use crate::clock::Millis;
 use crate::job::State;
 
@@ -43,6 +43,8 @@ pub enum Retried {
     Due,
     /// It is in this state, in which there is nothing to retry.
     NotNow(State),
+    /// It is over and retired: its entry is kept no more.
+    Retired(State),
     /// There is no such job.
     Unknown,
 }
@@ -97,7 +99,9 @@ impl Control {
 
 /// Cancels a waiting job at once and asks for the end of a running one.
 pub(super) fn cancel(conn: &Connection, id: &str, now: Millis) -> Result<Cancelled> {
-    let Some(state) = state_of(conn, id)? else { return Ok(Cancelled::Unknown) };
+    let Some(state) = state_of(conn, id)? else {
+        return Ok(retention::state_of(conn, id)?.map_or(Cancelled::Unknown, Cancelled::Over));
+    };
     match state {
         State::Queued | State::Retrying => {
             conn.prepare_cached(
@@ -119,7 +123,9 @@ pub(super) fn cancel(conn: &Connection, id: &str, now: Millis) -> Result<Cancell
 /// Puts a failed or cancelled job back into the queue, with as many attempts as it had at first; a recurring one goes on
 /// with the next time of its rhythm, and one that waits for its next attempt waits no longer.
 pub(super) fn retry(conn: &Connection, id: &str, now: Millis) -> Result<Retried> {
-    let Some(state) = state_of(conn, id)? else { return Ok(Retried::Unknown) };
+    let Some(state) = state_of(conn, id)? else {
+        return Ok(retention::state_of(conn, id)?.map_or(Retried::Unknown, Retried::Retired));
+    };
     if due::hasten(conn, id)? {
         return Ok(Retried::Due);
     }

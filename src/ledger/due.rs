@@ -116,7 +116,8 @@ impl Recurring {
                      timeout_ms, budget, max_attempts, parent, created_at)
                  SELECT ?2, ?3, class, 'queued', title, language, priority, run_id, concurrency_key, timeout_ms,
                      budget, max_attempts, seq, ?4
-                 FROM job WHERE seq = ?1 ON CONFLICT (id) DO NOTHING",
+                 FROM job WHERE seq = ?1 AND NOT EXISTS (SELECT 1 FROM retired WHERE id = ?2)
+                 ON CONFLICT (id) DO NOTHING",
             )?
             .execute(params![self.seq, id, hash, now.0])?;
         if ordered == 1 {

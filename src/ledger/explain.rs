@@ -95,7 +95,8 @@ impl Reader {
     /// The dependencies of a job that are not met.
     pub fn needed(&self, seq: Seq) -> Result<Vec<Needed>> {
         let mut query = self.conn.prepare_cached(
-            "SELECT needs, state, recurs IS NOT NULL FROM dependency LEFT JOIN job ON job.id = dependency.needs
+            "SELECT needs, coalesce(job.state, retired.state), recurs IS NOT NULL FROM dependency
+                 LEFT JOIN job ON job.id = dependency.needs LEFT JOIN retired ON retired.id = dependency.needs
              WHERE dependency.job = ?1 AND met = 0 ORDER BY needs",
         )?;
         let rows = query.query_map([seq], |row| {

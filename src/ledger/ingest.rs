@@ -24,6 +24,8 @@ struct Known {
     last_attempt: u32,
     reworks: u32,
     source: String,
+    /// Only its trace is left.
+    retired: bool,
 }
 
 impl Known {
@@ -40,6 +42,30 @@ impl Known {
                 last_attempt: row.get(3)?,
                 reworks: row.get(4)?,
                 source: row.get(5)?,
+                retired: false,
+            })
+        });
+        match known.optional()? {
+            None => Self::find_retired(conn, id),
+            known => Ok(known),
+        }
+    }
+
+    fn find_retired(conn: &Connection, id: &JobId) -> Result<Option<Self>> {
+        let mut query = conn.prepare_cached(
+            "SELECT seq, state, content_hash, source FROM retired JOIN class ON class.id = retired.class
+             WHERE retired.id = ?1",
+        )?;
+        let known = query.query_row([&id.0], |row| {
+            Ok(Self {
+                seq: row.get(0)?,
+                state: read::word(row, 1)?,
+                content_hash: row.get(2)?,
+                // Of those that may still be edited, which were rejected, none was ever tried.
+                last_attempt: 0,
+                reworks: 0,
+                source: row.get(3)?,
+                retired: true,
             })
         });
         Ok(known.optional()?)
@@ -47,11 +73,14 @@ impl Known {
 
     /// The entry as it came first, and those it was sent back with, are all this job.
     fn has(&self, conn: &Connection, hash: ContentHash) -> Result<bool> {
-        if self.content_hash == hash.0 || self.reworks == 0 {
+        if self.content_hash == hash.0 || self.reworks == 0 && !self.retired {
             return Ok(self.content_hash == hash.0);
         }
-        let mut query =
-            conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM rework WHERE job = ?1 AND content_hash = ?2)")?;
+        let mut query = conn.prepare_cached(if self.retired {
+            "SELECT EXISTS (SELECT 1 FROM retired_rework WHERE job = ?1 AND content_hash = ?2)"
+        } else {
+            "SELECT EXISTS (SELECT 1 FROM rework WHERE job = ?1 AND content_hash = ?2)"
+        })?;
         Ok(query.query_row(params![self.seq, hash.0], |row| row.get(0))?)
     }
 
@@ -73,15 +102,23 @@ pub(super) fn ingest(conn: &Connection, wanted: &Wanted, now: Millis) -> Result<
         };
         return Ok(Ingested { seq: known.seq, state: known.state, kind });
     }
+    insert(conn, wanted, None, now)
+}
+
+/// A new job, with the number `seq` if that is set.
+fn insert(conn: &Connection, wanted: &Wanted, seq: Option<Seq>, now: Millis) -> Result<Ingested> {
     let row = Columns::of(conn, wanted, now)?;
     let mut insert = conn.prepare_cached(
         "INSERT INTO job (content_hash, class, state, title, language, priority, run_id, concurrency_key, timeout_ms,
-             budget, max_attempts, again, due_at, wait, unmet, recurs, catch_up, finished_at, error, id, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+             budget, max_attempts, again, due_at, wait, unmet, recurs, catch_up, finished_at, error, id, created_at,
+             seq)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
+             ?21)",
     )?;
     let next = row.bind(&mut insert, wanted, class_of(conn, wanted)?)?;
     insert.raw_bind_parameter(next, &wanted.submission.id().0)?;
     insert.raw_bind_parameter(next + 1, now.0)?;
+    insert.raw_bind_parameter(next + 2, seq)?;
     insert.raw_execute()?;
     let seq = conn.last_insert_rowid();
     conn.prepare_cached("INSERT INTO entry (job, json) VALUES (?1, ?2)")?
@@ -101,6 +138,12 @@ pub(super) fn replace(conn: &Connection, wanted: &Wanted, now: Millis) -> Result
     }
     if !known.may_be_edited(&wanted.source) {
         return Ok(false);
+    }
+    if known.retired {
+        // Under its old number: whoever remembers that finds the job.
+        conn.prepare_cached("DELETE FROM retired WHERE seq = ?1")?.execute([known.seq])?;
+        insert(conn, wanted, Some(known.seq), now)?;
+        return Ok(true);
     }
     conn.prepare_cached("DELETE FROM dependency WHERE job = ?1")?.execute([known.seq])?;
     let row = Columns::of(conn, wanted, now)?;
@@ -211,9 +254,10 @@ impl<'a> Columns<'a> {
         let mut needs = Vec::new();
         for id in &entry.depends_on {
             let state: Option<String> = conn
-                .prepare_cached("SELECT state FROM job WHERE id = ?1")?
-                .query_row([&id.0], |row| row.get(0))
-                .optional()?;
+                .prepare_cached(
+                    "SELECT coalesce((SELECT state FROM job WHERE id = ?1), (SELECT state FROM retired WHERE id = ?1))",
+                )?
+                .query_row([&id.0], |row| row.get(0))?;
             needs.push(Need { id, met: state.as_deref() == Some(State::Completed.as_str()) });
         }
         let not_before = entry.not_before.filter(|&due| due > now);

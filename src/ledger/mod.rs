@@ -25,6 +25,7 @@ mod orders;
 mod place;
 mod read;
 mod rescued;
+mod retention;
 mod rework;
 mod rows;
 mod runs;
@@ -41,6 +42,7 @@ pub use letters::{DeadLetter, FailedMark, LetterCount};
 pub use open::SCHEMA_VERSION;
 pub use orders::{Effect, Event, EventRow, Order, Target, Verb};
 pub use read::{JobFilter, Reader};
+pub use retention::{Logs, RetiredRow, Sweep, Swept};
 pub use rows::{
     AttemptError, AttemptRow, Candidate, Claim, Claimed, Class, Counts, FinishedAttempt, Hold, HolderId,
     IngestKind, Ingested, JobRow, LiveAttempt, Next, Rescued, Rework, Scope, Wanted,

@@ -168,6 +168,11 @@ impl From<Retried> for Effect {
                 Self::of_job(false, State::Rejected, mend)
             }
             Retried::NotNow(state) => Self::of_job(false, state, format!("not retried: it is {state}")),
+            Retried::Retired(state) => Self::of_job(
+                false,
+                state,
+                format!("not retried: it is {state} and retired; add its entry again under another id"),
+            ),
             Retried::Unknown => Self::refused("no such job"),
         }
     }

@@ -328,7 +328,10 @@ pub(super) fn ended_since(conn: &Connection, cursor: Option<i64>) -> Result<(Vec
     Ok((jobs, last))
 }
 
+/// Where a job stands, also one that is retired.
 pub(super) fn state(conn: &Connection, seq: Seq) -> Result<State> {
-    let mut query = conn.prepare_cached("SELECT state FROM job WHERE seq = ?1")?;
+    let mut query = conn.prepare_cached(
+        "SELECT state FROM job WHERE seq = ?1 UNION ALL SELECT state FROM retired WHERE seq = ?1",
+    )?;
     Ok(query.query_row([seq], |row| word(row, 0))?)
 }

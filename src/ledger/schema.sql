@@ -56,6 +56,7 @@ CREATE TABLE job (
     error            TEXT,
     dismissed        INTEGER NOT NULL DEFAULT 0,    -- a person took it out of the dead letters
     reworks          INTEGER NOT NULL DEFAULT 0,    -- times it was sent back through the rework source
+    cleared          INTEGER NOT NULL DEFAULT 0,    -- the folders of its attempts up to this one are gone
     CHECK ((finished_at IS NOT NULL)
         = (state = 'completed' OR state = 'failed' OR state = 'cancelled' OR state = 'rejected')),
     CHECK (state <> 'retrying' OR due_at IS NOT NULL),
@@ -123,11 +124,35 @@ CREATE TABLE attempt (
 -- Law: no job ever has two live attempts. It is also how running jobs are found: each of them has one.
 CREATE UNIQUE INDEX attempt_live ON attempt (job) WHERE outcome IS NULL;
 
--- Every job that became terminal, in that order; the pruner follows it.
+-- Every job that became terminal, in that order; the pruner follows it. It keeps those that are retired, so that a
+-- reader that lags behind learns of their end as well.
 CREATE TABLE ended (
     n   INTEGER PRIMARY KEY AUTOINCREMENT,
-    job INTEGER NOT NULL REFERENCES job (seq)
+    job INTEGER NOT NULL
 ) STRICT;
+
+-- What is left of a job that was over and is needed no more: enough to know its entry wherever it turns up, so that it
+-- never runs again. `folder` is 1 until the folder with its attempts is removed.
+CREATE TABLE retired (
+    seq          INTEGER PRIMARY KEY,
+    id           TEXT    NOT NULL UNIQUE,
+    content_hash BLOB    NOT NULL CHECK (length(content_hash) = 32),
+    class        INTEGER NOT NULL REFERENCES class (id),
+    state        TEXT    NOT NULL CHECK
+        (state = 'completed' OR state = 'failed' OR state = 'cancelled' OR state = 'rejected'),
+    finished_at  INTEGER NOT NULL,
+    folder       INTEGER NOT NULL CHECK (folder = 0 OR folder = 1),
+    CHECK (folder = 0 OR state <> 'rejected')
+) STRICT;
+
+CREATE INDEX retired_folder ON retired (seq) WHERE folder = 1;
+
+-- The entries with which a retired job had been sent back.
+CREATE TABLE retired_rework (
+    job          INTEGER NOT NULL REFERENCES retired (seq),
+    content_hash BLOB    NOT NULL,
+    PRIMARY KEY (job, content_hash)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE state_count (
     state TEXT PRIMARY KEY,
@@ -252,8 +277,34 @@ END BEGIN
     SELECT RAISE(ABORT, 'illegal move of a job');
 END;
 
-CREATE TRIGGER job_kept BEFORE DELETE ON job BEGIN
-    SELECT RAISE(ABORT, 'jobs are never deleted');
+-- A job goes only when it is over, has left its trace, and is not the newest: its number is never given again.
+CREATE TRIGGER job_kept BEFORE DELETE ON job
+WHEN OLD.finished_at IS NULL OR OLD.seq = (SELECT max(seq) FROM job)
+    OR NOT EXISTS (SELECT 1 FROM retired WHERE seq = OLD.seq) BEGIN
+    SELECT RAISE(ABORT, 'a job is deleted only when it is retired');
+END;
+
+CREATE TRIGGER job_uncounted AFTER DELETE ON job BEGIN
+    UPDATE state_count SET n = n - 1 WHERE state = OLD.state;
+END;
+
+CREATE TRIGGER job_not_again BEFORE INSERT ON job WHEN EXISTS (SELECT 1 FROM retired WHERE id = NEW.id) BEGIN
+    SELECT RAISE(ABORT, 'a retired job is known for good');
+END;
+
+CREATE TRIGGER retired_over BEFORE INSERT ON retired
+WHEN NOT EXISTS (SELECT 1 FROM job WHERE seq = NEW.seq AND id = NEW.id AND finished_at IS NOT NULL)
+    OR EXISTS (SELECT 1 FROM attempt WHERE job = NEW.seq AND outcome IS NULL) BEGIN
+    SELECT RAISE(ABORT, 'only what is over is retired');
+END;
+
+CREATE TRIGGER retired_once BEFORE UPDATE OF seq, id, content_hash, class, state, finished_at ON retired BEGIN
+    SELECT RAISE(ABORT, 'what is left of a retired job is never changed');
+END;
+
+-- A rejected entry never ran: one that is mended takes the place of what is left of it.
+CREATE TRIGGER retired_kept BEFORE DELETE ON retired WHEN OLD.state <> 'rejected' BEGIN
+    SELECT RAISE(ABORT, 'a retired job is known for good');
 END;
 
 CREATE TRIGGER attempt_once BEFORE UPDATE ON attempt WHEN OLD.outcome IS NOT NULL BEGIN
@@ -261,6 +312,7 @@ CREATE TRIGGER attempt_once BEFORE UPDATE ON attempt WHEN OLD.outcome IS NOT NUL
 END;
 
 -- A claim that was taken back before a process was started for it has not been an attempt.
-CREATE TRIGGER attempt_kept BEFORE DELETE ON attempt WHEN OLD.outcome IS NOT NULL OR OLD.pid IS NOT NULL BEGIN
-    SELECT RAISE(ABORT, 'attempts are never deleted');
+CREATE TRIGGER attempt_kept BEFORE DELETE ON attempt
+WHEN (OLD.outcome IS NOT NULL OR OLD.pid IS NOT NULL) AND NOT EXISTS (SELECT 1 FROM retired WHERE seq = OLD.job) BEGIN
+    SELECT RAISE(ABORT, 'an attempt is deleted only when its job is retired');
 END;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 mod events;
 mod reports;
+mod retention;
 mod runs;
 mod waiting;
 

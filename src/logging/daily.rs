@@ -43,12 +43,8 @@ impl Daily {
 
     fn remove_oldest(&self) {
         let Ok(listing) = std::fs::read_dir(&self.folder) else { return };
-        let is_ours = |name: &String| {
-            name.strip_prefix(&self.prefix)
-                .is_some_and(|date| date.len() == 10 && date.parse::<Date>().is_ok())
-        };
         let names = listing.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let mut names: Vec<String> = names.filter(is_ours).collect();
+        let mut names: Vec<String> = names.filter(|name| day_of(name, &self.prefix).is_some()).collect();
         names.sort_unstable();
         let surplus = names.len().saturating_sub(self.kept);
         for name in &names[..surplus] {
@@ -56,6 +52,23 @@ impl Daily {
             let _ = std::fs::remove_file(self.folder.join(name));
         }
     }
+}
+
+/// The day of a log file of ours.
+fn day_of(name: &str, prefix: &str) -> Option<Date> {
+    name.strip_prefix(prefix).filter(|date| date.len() == 10)?.parse().ok()
+}
+
+/// Removes the files of the program called `name` that are of days before `oldest`.
+pub(super) fn remove_before(folder: &Path, name: &str, oldest: Date) -> io::Result<()> {
+    let prefix = format!("{name}.log.");
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        if name.to_str().and_then(|name| day_of(name, &prefix)).is_some_and(|day| day < oldest) {
+            std::fs::remove_file(folder.join(name))?;
+        }
+    }
+    Ok(())
 }
 
 impl Write for Daily {
@@ -117,5 +130,21 @@ mod tests {
         assert_eq!(names.len(), 4, "{names:?}");
         assert_eq!(names[..2], ["v.log.2020-01-01", "w.log.2020-01-02"]);
         assert_eq!(std::fs::read_to_string(dir.path().join(&names[2])).unwrap(), "line\nline\n");
+    }
+
+    #[test]
+    fn files_of_days_before_another_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = ["v.log.2020-01-01", "w.log.2020-01-03", "w.log.2020-01-03.bak", "w.log.notes"];
+        for name in kept.iter().chain(&["w.log.2019-12-31", "w.log.2020-01-02"]) {
+            write(&dir.path().join(name), "old\n");
+        }
+        remove_before(dir.path(), "w", "2020-01-03".parse().unwrap()).unwrap();
+        let mut names: Vec<_> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, kept);
     }
 }

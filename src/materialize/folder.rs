@@ -15,7 +15,7 @@ use nix::sys::stat::{Mode, fchmod, mkdirat};
 pub(super) use nix::fcntl::RenameFlags;
 
 /// An open directory.
-pub(super) struct Folder {
+pub(crate) struct Folder {
     descriptor: OwnedFd,
 }
 
@@ -23,7 +23,7 @@ const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag
 
 impl Folder {
     /// Opens the directory at `path`, whose last component must not be a link.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         Ok(Self { descriptor: open(path, DIRECTORY, Mode::empty())? })
     }
 
@@ -36,7 +36,7 @@ impl Folder {
     }
 
     /// Opens the directory `name` in this one.
-    pub(super) fn open_inside(&self, name: &str) -> io::Result<Self> {
+    pub(crate) fn open_inside(&self, name: &str) -> io::Result<Self> {
         Ok(Self { descriptor: openat(&self.descriptor, name, DIRECTORY, Mode::empty())? })
     }
 
@@ -92,7 +92,7 @@ impl Folder {
     }
 
     /// Removes `name` and everything below it; links are removed, not followed. Nothing there is no error.
-    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
         match std::fs::remove_dir_all(self.path().join(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             answer => answer,
@@ -100,7 +100,7 @@ impl Folder {
     }
 
     /// The names in the directory.
-    pub(super) fn names(&self) -> io::Result<Vec<String>> {
+    pub(crate) fn names(&self) -> io::Result<Vec<String>> {
         let names = std::fs::read_dir(self.path())?.map(|entry| Ok(entry?.file_name().into_string().ok()));
         Ok(names.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
     }

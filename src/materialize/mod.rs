@@ -8,7 +8,7 @@
 mod build;
 mod entry;
 mod error;
-mod folder;
+pub(crate) mod folder;
 mod handler;
 mod project;
 mod staging;

@@ -63,6 +63,8 @@ struct Memory {
     /// When the lanes are counted next.
     lanes_due: Option<Instant>,
     holds: Vec<Hold>,
+    /// Ends of jobs so far, of those that are retired as well.
+    ends: u64,
     ended: VecDeque<(u64, u64)>,
 }
 
@@ -110,6 +112,11 @@ impl Heartbeat {
         let mut memory = self.state.lock().await;
         if let Ok(Ok(counts)) = tokio::time::timeout(COUNT_LIMIT, self.facts.ledger.counts()).await {
             memory.counts = counts;
+        }
+        if let Ok(Ok((_, ends))) =
+            tokio::time::timeout(COUNT_LIMIT, self.facts.ledger.ended_since(None)).await
+        {
+            memory.ends = ends.cast_unsigned();
         }
         self.count_lanes(&mut memory).await;
         if let Ok(Ok(holds)) = tokio::time::timeout(COUNT_LIMIT, self.facts.ledger.holds()).await {
@@ -171,7 +178,7 @@ impl Facts {
             state: mood.state,
             reason: mood.reason.map(str::to_owned),
             counts: counts.0.iter().map(|(state, n)| (state.to_string(), *n)).collect(),
-            rate_30s: rate(&mut memory.ended, counts.ended()),
+            rate_30s: rate(&mut memory.ended, memory.ends),
             last_progress: last_progress.as_unix_seconds(),
             holds: memory.holds.iter().map(shown).collect(),
             progress: self.progress.snapshot(),

@@ -17,6 +17,7 @@ mod monitor;
 mod pacing;
 mod queue_files;
 mod report;
+mod retention;
 mod rework;
 mod runs;
 mod scarce;
