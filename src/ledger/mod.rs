@@ -24,6 +24,7 @@ mod open;
 mod orders;
 mod place;
 mod read;
+mod removed;
 mod rescued;
 mod rework;
 mod rows;
@@ -41,6 +42,7 @@ pub use letters::{DeadLetter, FailedMark, LetterCount};
 pub use open::SCHEMA_VERSION;
 pub use orders::{Effect, Event, EventRow, Order, Target, Verb};
 pub use read::{JobFilter, Reader};
+pub use removed::{ENTRY_REMOVED, Removed};
 pub use rows::{
     AttemptError, AttemptRow, Candidate, Claim, Claimed, Class, Counts, FinishedAttempt, Hold, HolderId,
     IngestKind, Ingested, JobRow, LiveAttempt, Next, Rescued, Rework, Scope, Wanted,
