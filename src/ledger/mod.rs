@@ -20,6 +20,7 @@ mod holds;
 mod incidents;
 mod ingest;
 mod letters;
+mod needs;
 mod open;
 mod orders;
 mod place;
