@@ -101,6 +101,19 @@ pub struct Source {
     pub allow_commands: bool,
     /// Sources of rank 0 are served before those of rank 1.
     pub rank: i64,
+    /// What becomes of a job that was never started when its entry is removed from the file.
+    pub on_removed: OnRemoved,
+}
+
+/// What the removal of an entry from a queue file means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnRemoved {
+    /// Nothing: the job runs.
+    #[default]
+    Keep,
+    /// A job that was never started is cancelled.
+    Cancel,
 }
 
 /// The two shapes of a source.
@@ -387,6 +400,7 @@ fn default_sources(workdir: &Workdir, handler: &str, allow_commands: bool) -> BT
         handler: handler.to_owned(),
         allow_commands,
         rank,
+        on_removed: OnRemoved::Keep,
     };
     BTreeMap::from([
         (source::IDEAS.to_owned(), make("ideas_log.json", SourceKind::Array, 1)),

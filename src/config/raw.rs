@@ -14,8 +14,8 @@ use super::generate::{self, RawStep};
 use super::raw_retry::{RawAdmission, RawRetry, RawRework};
 use super::retention::RawRetention;
 use super::{
-    Config, GateConfig, Handler, MATERIALIZE, MonitorConfig, OWN_COMMAND, Overrides, Pattern, Rule, Source,
-    SourceKind, Webhook, WorkerConfig, default_sources,
+    Config, GateConfig, Handler, MATERIALIZE, MonitorConfig, OWN_COMMAND, OnRemoved, Overrides, Pattern,
+    Rule, Source, SourceKind, Webhook, WorkerConfig, default_sources,
 };
 use crate::duration::parse_duration;
 use crate::job::{priority_of, source};
@@ -66,6 +66,7 @@ struct RawSource {
     kind: Option<SourceKind>,
     handler: Option<String>,
     allow_commands: Option<bool>,
+    on_removed: Option<OnRemoved>,
 }
 
 #[derive(Deserialize, Default)]
@@ -414,10 +415,17 @@ fn add_source(
     ) else {
         return Err(format!("`sources.{name}` needs `path` and `kind` (\"array\" or \"directory\")"));
     };
+    if kind == SourceKind::Directory && raw.on_removed.is_some() {
+        return Err(format!(
+            "`sources.{name}.on_removed` has no use: the files of a folder are taken away once they are recorded; \
+             remove it"
+        ));
+    }
+    let on_removed = raw.on_removed.unwrap_or_default();
     let rank = known.map_or(1, |source| source.rank);
     let handler = raw.handler.unwrap_or_else(|| default_handler.to_owned());
     let allow_commands = raw.allow_commands.unwrap_or(allow);
-    sources.insert(name, Source { path, kind, handler, allow_commands, rank });
+    sources.insert(name, Source { path, kind, handler, allow_commands, rank, on_removed });
     Ok(())
 }
 

@@ -19,6 +19,7 @@ use super::open::{Fingerprint, Writers, writers};
 use super::problem::{Desk, Problem, ProblemKind};
 use super::quarantine::Quarantine;
 use super::recorder::{Notice, Recorder};
+use super::removals::{Found, Removals, SECOND_LOOK};
 use super::source::{Doing, Round, Source};
 use super::tidy::{Subject, Tidy};
 use super::view::{ElementKey, View};
@@ -39,6 +40,8 @@ const QUICK_LOOK: Duration = Duration::from_millis(20);
 const PACE: u32 = 4;
 /// Delays between two looks at a file that is not whole.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// What is said meanwhile of a file in which entries are missed that stood there before.
+const MISSED: &str = "entries are gone; looking again before their jobs are cancelled";
 
 /// See the module.
 #[derive(Debug)]
@@ -55,6 +58,7 @@ pub struct ArraySource {
     reported: HashSet<ElementKey>,
     notices: Vec<Notice>,
     rejected: HashMap<ElementKey, Problem>,
+    removals: Removals,
     /// What is wrong with the file as a whole.
     trouble: Option<Problem>,
     desk: Desk,
@@ -123,6 +127,7 @@ impl ArraySource {
             reported: HashSet::new(),
             notices: Vec::new(),
             rejected: HashMap::new(),
+            removals: Removals::default(),
             trouble: None,
             desk: Desk::default(),
             face: Face { print: None, since: now },
@@ -202,6 +207,9 @@ impl ArraySource {
         let looker = Looker { path: &self.path, last: &self.view, quiet: at_rest, doing: &self.doing };
         let sight = looker.look();
         self.tidy.seen(matches!(sight, Sight::Missing));
+        if !matches!(sight, Sight::Whole(_) | Sight::Busy(_)) {
+            self.removals.unseen();
+        }
         match sight {
             Sight::Missing => {
                 self.next_look = now + FULL_READ;
@@ -221,7 +229,7 @@ impl ArraySource {
                 let fix = "Make the file readable again";
                 self.condemn(now, Problem::of_file(ProblemKind::DamagedFile, what, fix));
             }
-            Sight::Whole(content) => self.accept(now, content)?,
+            Sight::Whole(content) => self.accept(now, content, true)?,
             Sight::Damaged(content, err) => self.doubt(now, content, &err)?,
         }
         let cost = now.elapsed();
@@ -255,8 +263,9 @@ impl ArraySource {
         }
     }
 
-    fn accept(&mut self, now: Instant, mut content: Content) -> Result<(), LedgerError> {
-        if !self.record(&mut content)? {
+    /// `is_array`: its being whole was seen; an empty file is good, but says nothing of what was in it before.
+    fn accept(&mut self, now: Instant, mut content: Content, is_array: bool) -> Result<(), LedgerError> {
+        if !self.record(&mut content, is_array)? {
             self.wait(now, "it changed while it was read".to_owned());
             return Ok(());
         }
@@ -264,7 +273,12 @@ impl ArraySource {
             tracing::info!(source = self.intake.source(), file = self.label, "queue file is good again");
         }
         self.face.print = Some(content.fingerprint);
-        self.next_look = now + if content.is_racy { RACY } else { FULL_READ };
+        self.next_look = now
+            + match (content.is_racy, self.removals.is_open()) {
+                (_, true) => SECOND_LOOK,
+                (true, _) => RACY,
+                (false, _) => FULL_READ,
+            };
         self.state = FileState::Good;
         self.trouble = None;
         Ok(())
@@ -280,7 +294,7 @@ impl ArraySource {
         }
         if matches!(err.kind, ScanErrorKind::Empty) {
             // Nothing to keep and nothing to lose.
-            return self.accept(now, content);
+            return self.accept(now, content, false);
         }
         self.doing.step("quarantine");
         let mut bytes = io::BufReader::new(&content.file);
@@ -298,12 +312,12 @@ impl ArraySource {
         if let Err(err) = content.salvage(err, &self.view, &self.doing) {
             tracing::warn!(source = self.intake.source(), %err, "nothing can be read behind the damage");
         }
-        self.record(&mut content)?;
+        self.record(&mut content, false)?;
         Ok(())
     }
 
     /// Records what is new; `false` when the file was not the same any more.
-    fn record(&mut self, content: &mut Content) -> Result<bool, LedgerError> {
+    fn record(&mut self, content: &mut Content, is_array: bool) -> Result<bool, LedgerError> {
         self.doing.step("ledger");
         let recorder = Recorder::new(&self.intake, &self.label, &self.doing);
         let Some(recorded) = recorder.record(content)? else { return Ok(false) };
@@ -312,7 +326,12 @@ impl ArraySource {
         }
         self.reported = recorded.notices.iter().map(|notice| notice.key).collect();
         self.notices = recorded.notices;
-        self.view = recorded.view;
+        let before = std::mem::replace(&mut self.view, recorded.view);
+        if is_array {
+            let (differing, is_legible) = (&recorded.differing, recorded.is_legible);
+            let found = Found { before: &before, now: &self.view, differing, is_legible };
+            self.removals.seen(&self.intake, &self.label, &found)?;
+        }
         self.rejected.retain(|key, _| content.rejected.contains_key(key));
         for (key, problem) in &mut self.rejected {
             if let Some(&place) = content.rejected.get(key) {
@@ -339,6 +358,7 @@ impl ArraySource {
         let (settled, note, mut degraded) = match &self.state {
             FileState::Unread => (false, None, None),
             FileState::Missing => (true, None, None),
+            FileState::Good if self.removals.is_open() => (false, Some(MISSED.to_owned()), None),
             FileState::Good => (self.view.pending() == 0 || self.tidy.is_refused(), self.tidy.note(), None),
             FileState::Waiting(why) => (false, Some(why.clone()), self.overdue(why)),
             FileState::Bad(what) => (true, None, Some(what.clone())),
@@ -346,7 +366,8 @@ impl ArraySource {
         if degraded.is_none() && !self.notices.is_empty() {
             degraded = Some(summary(&self.notices));
         }
-        let unpruned = self.state == FileState::Good && !settled && !self.is_behind;
+        let is_read = self.state == FileState::Good && !self.removals.is_open() && !self.is_behind;
+        let unpruned = is_read && !settled;
         Round { settled: settled && !self.is_behind, unpruned, note, degraded }
     }
 

@@ -86,6 +86,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::config::OnRemoved;
     use crate::config::SourceKind;
 
     #[test]
@@ -120,6 +121,7 @@ mod tests {
             handler: "materialize".to_owned(),
             allow_commands,
             rank: 0,
+            on_removed: OnRemoved::Keep,
         };
         let array = source(&file, SourceKind::Array, true);
         for (path, kind) in [(&file, SourceKind::Array), (&folder, SourceKind::Directory)] {

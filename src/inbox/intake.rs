@@ -10,9 +10,9 @@ use tokio::task::JoinHandle;
 use super::parse::{ParseContext, Place, parse_entry, wanted};
 use super::problem::Problem;
 use crate::clock::Millis;
-use crate::config::Live;
+use crate::config::{Live, OnRemoved};
 use crate::job::{Seq, State, Submission};
-use crate::ledger::{Ingested, Ledger, LedgerError, Rescued, Wanted};
+use crate::ledger::{Ingested, Ledger, LedgerError, Removed, Rescued, Wanted};
 
 /// Entries in one transaction.
 pub const BATCH_ENTRIES: usize = 1024;
@@ -55,6 +55,35 @@ impl Intake {
     #[must_use]
     pub fn takes_rework(&self) -> bool {
         self.settings.config().rework.source == self.source
+    }
+
+    /// Whether a job that was never started is cancelled when its entry is removed.
+    #[must_use]
+    pub fn cancels_removed(&self) -> bool {
+        let config = self.settings.config();
+        config.sources.get(&self.source).is_some_and(|source| source.on_removed == OnRemoved::Cancel)
+    }
+
+    /// Jobs that were never started and whose entry should stand in the file.
+    pub fn unstarted(&self) -> Result<Vec<Seq>, LedgerError> {
+        self.runtime.block_on(self.ledger.unstarted(self.source.clone()))
+    }
+
+    /// Cancels those of these jobs that were never started, because their entries were removed from the file called
+    /// `label`; gives their ids. An entry that is put back by us when it is missing is not removed.
+    pub fn cancel_removed(&self, jobs: Vec<Seq>, label: &str) -> Result<Vec<String>, LedgerError> {
+        if jobs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let watched = self.watched()?;
+        let id_of = |raw: &Vec<u8>| self.parse(raw, Place::start_of(label)).id().0.clone();
+        let removed = Removed {
+            source: self.source.clone(),
+            jobs,
+            spared: watched.iter().map(id_of).collect(),
+            file: label.to_owned(),
+        };
+        self.runtime.block_on(self.ledger.cancel_removed(removed))
     }
 
     /// What the text of one entry is.

@@ -23,6 +23,7 @@ pub mod problem;
 pub mod prune;
 pub mod quarantine;
 mod recorder;
+mod removals;
 pub mod source;
 mod start;
 mod stretch;

@@ -4,6 +4,8 @@
 //! same file; otherwise it is an edit, which replaces a job that was never started and is a conflict for any other.
 //! Duplicates and conflicts are left in the file and reported; nothing is dropped in silence.
 
+use std::collections::HashSet;
+
 use super::intake::{BATCH_BYTES, BATCH_ENTRIES, Intake, Sent};
 use super::look::{Content, Unknown};
 use super::parse::{Place, overlong};
@@ -25,6 +27,7 @@ pub struct Recorder<'a> {
     sent: Option<(Vec<&'a Unknown>, Sent)>,
     differing: Vec<Differing<'a>>,
     rejected: Vec<(ElementKey, Problem)>,
+    is_legible: bool,
 }
 
 /// What a look has become.
@@ -36,6 +39,10 @@ pub struct Recorded {
     pub notices: Vec<Notice>,
     /// What is wrong with the elements that were recorded just now as rejected.
     pub rejected: Vec<(ElementKey, Problem)>,
+    /// Jobs whose id stands in the file with other content.
+    pub differing: HashSet<Seq>,
+    /// Whether every element that was not known says what its id is, or that it can run without.
+    pub is_legible: bool,
 }
 
 /// An element that its owner has to look after.
@@ -61,15 +68,8 @@ impl<'a> Recorder<'a> {
     /// For entries of `intake`'s source that stand in the file called `label`.
     #[must_use]
     pub fn new(intake: &'a Intake, label: &'a str, doing: &'a Doing) -> Self {
-        Self {
-            intake,
-            label,
-            doing,
-            view: View::default(),
-            sent: None,
-            differing: Vec::new(),
-            rejected: Vec::new(),
-        }
+        let (view, differing, rejected) = (View::default(), Vec::new(), Vec::new());
+        Self { intake, label, doing, view, sent: None, differing, rejected, is_legible: true }
     }
 
     /// Records all that is unknown; `None` when the file is not what was looked at any more.
@@ -89,12 +89,14 @@ impl<'a> Recorder<'a> {
         self.send(&mut batch)?;
         self.take_answers()?;
         let mut notices = Vec::new();
+        let ids = self.differing.iter().map(|differing| differing.seq).collect();
         for differing in std::mem::take(&mut self.differing) {
             let Some(raw) = content.read(differing.element) else { return Ok(None) };
             let submission = self.submission(differing.element, &raw);
             notices.extend(self.settle(differing, submission)?);
         }
-        Ok(Some(Recorded { view: self.view, notices, rejected: self.rejected }))
+        let Self { view, rejected, is_legible, .. } = self;
+        Ok(Some(Recorded { view, notices, rejected, differing: ids, is_legible }))
     }
 
     fn send(&mut self, batch: &mut Vec<(&'a Unknown, Submission)>) -> Result<(), LedgerError> {
@@ -121,6 +123,7 @@ impl<'a> Recorder<'a> {
             if let IngestKind::Differs { .. } = kind {
                 continue;
             }
+            self.is_legible &= !matches!(submission, Submission::Rejected { has_own_id: false, .. });
             if let Some(problem) = self.intake.problem(submission, state, (element.line, element.column))? {
                 if kind == IngestKind::New {
                     let reason = problem.error.as_str();

@@ -74,6 +74,11 @@ impl View {
         self.jobs.contains_key(&seq)
     }
 
+    /// Jobs that were not over when they were last heard of.
+    pub fn open_jobs(&self) -> impl Iterator<Item = Seq> {
+        self.jobs.iter().filter(|(_, job)| !job.state.is_terminal()).map(|(&seq, _)| seq)
+    }
+
     /// Adds an element that is this job.
     pub fn add(&mut self, key: ElementKey, seq: Seq, state: State) {
         self.elements.insert(key, seq);

@@ -20,10 +20,12 @@ mod holds;
 mod incidents;
 mod ingest;
 mod letters;
+mod needs;
 mod open;
 mod orders;
 mod place;
 mod read;
+mod removed;
 mod rescued;
 mod retention;
 mod rework;
@@ -42,6 +44,7 @@ pub use letters::{DeadLetter, FailedMark, LetterCount};
 pub use open::SCHEMA_VERSION;
 pub use orders::{Effect, Event, EventRow, Order, Target, Verb};
 pub use read::{JobFilter, Reader};
+pub use removed::{ENTRY_REMOVED, Removed};
 pub use retention::{Logs, RetiredRow, Sweep, Swept};
 pub use rows::{
     AttemptError, AttemptRow, Candidate, Claim, Claimed, Class, Counts, FinishedAttempt, Hold, HolderId,

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::actor::Kind;
 use super::read::{self, Reader};
-use super::{Ledger, LedgerError};
+use super::{Ledger, LedgerError, needs};
 use crate::clock::Millis;
 
 type Result<T> = std::result::Result<T, LedgerError>;
@@ -45,7 +45,8 @@ pub struct RunEnd {
 
 /// Span of a run's rate.
 const LATELY_MS: i64 = 30_000;
-/// What keeps a run open, as [`Ledger::open_jobs`] counts it.
+/// What keeps a run open, as [`Ledger::open_jobs`] counts it; so does a job that waits for others while they can all be
+/// completed, which is looked at apart.
 const IS_OPEN: &str =
     "run_id = run.id AND state IN ('queued', 'running', 'retrying') AND unmet = 0 AND recurs IS NULL";
 
@@ -55,12 +56,22 @@ fn over(conn: &Connection) -> Result<Vec<String>> {
         "SELECT id FROM run WHERE ended_at IS NULL AND NOT EXISTS (SELECT 1 FROM job WHERE {IS_OPEN}) ORDER BY id"
     );
     let mut query = conn.prepare_cached(&sql)?;
-    let rows = query.query_map([], |row| row.get(0))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    let mut over = Vec::new();
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let run_id: String = row.get(0)?;
+        if !needs::any_can_follow(conn, &run_id)? {
+            over.push(run_id);
+        }
+    }
+    Ok(over)
 }
 
 /// Writes the end of a run, unless it has one or something keeps it open; `true` when it was written now.
 fn end(conn: &Connection, run_id: &str, now: Millis) -> Result<bool> {
+    if needs::any_can_follow(conn, run_id)? {
+        return Ok(false);
+    }
     let count = |state| format!("(SELECT count(*) FROM job WHERE run_id = run.id AND state = '{state}')");
     let sql = format!(
         "UPDATE run SET ended_at = ?2, completed = {}, failed = {}, cancelled = {}, rejected = {}
@@ -120,6 +131,8 @@ impl Reader {
                 late: count(8)?,
             })
         });
-        Ok(row.optional()?)
+        let Some(mut row) = row.optional()? else { return Ok(None) };
+        row.open += needs::count_that_can_follow(&self.conn, run_id)?;
+        Ok(Some(row))
     }
 }

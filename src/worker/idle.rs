@@ -2,7 +2,8 @@
 //!
 //! Nothing is open in the ledger, no attempt is live, and every source has looked twice since that became true and
 //! found nothing unread and nothing to prune: an entry that was written just before the end is still seen. A worker of
-//! one run does not wait for what other runs keep in the files, and ends only when the run's own end is on record.
+//! one run does not wait for what other runs keep in the files, and ends only when the run's own end is on record, or when
+//! all that is left of it waits for jobs of others, which this worker does not start.
 
 use std::time::{Duration, Instant};
 

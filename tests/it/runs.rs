@@ -85,6 +85,30 @@ fn what_never_ends_by_itself_keeps_no_run_open() {
 }
 
 #[test]
+fn a_run_is_open_while_a_job_of_it_waits_for_one_outside_that_runs() {
+    let bed = bed();
+    bed.put("gate", "");
+    let entries = json!([
+        {"id": "outside", "title": "outside"},
+        {"id": "a", "title": "good", "run_id": "r", "depends_on": ["outside"]},
+    ]);
+    bed.put("ideas_log.json", entries.to_string());
+    let worker = bed.start(&[]);
+    wait_for("the outside job", || (bed.state("outside").as_deref() == Some("running")).then_some(()));
+    // Its end would be written within the time that ends are waited for elsewhere.
+    let since = Instant::now();
+    wait_for("a while without an end", || {
+        let run = run(&bed, "r");
+        assert_eq!((&run["state"], &run["open"]), (&json!("open"), &json!(1)), "{run}");
+        (since.elapsed() > Duration::from_secs(2)).then_some(())
+    });
+    fs::remove_file(bed.join("gate")).unwrap();
+    let ended = wait_ended(&bed, "r");
+    assert_eq!((&ended["end"]["completed"], &ended["late"]), (&json!(1), &json!(0)), "{ended}");
+    drop(worker);
+}
+
+#[test]
 fn a_worker_of_one_run_ends_within_two_seconds_of_its_end() {
     let bed = bed();
     // Many finished entries of nobody's concern, in a file that is too large to be rewritten for each of them.

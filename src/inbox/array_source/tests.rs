@@ -9,6 +9,8 @@ use super::*;
 use crate::config::Live;
 use crate::job::State;
 
+mod removals;
+
 const FILE: &str = "ideas_log.json";
 
 fn source(bed: &TestBed) -> ArraySource {

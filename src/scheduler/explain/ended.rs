@@ -2,7 +2,7 @@
 
 use super::{Cause, Reason, Snapshot, Unblock, first_line, word};
 use crate::job::{Outcome, State};
-use crate::ledger::AttemptRow;
+use crate::ledger::{AttemptRow, ENTRY_REMOVED};
 
 pub(super) fn running(snapshot: &Snapshot<'_>) -> Cause {
     let job = snapshot.job;
@@ -65,7 +65,12 @@ fn failed(snapshot: &Snapshot<'_>) -> Cause {
 }
 
 fn cancelled(snapshot: &Snapshot<'_>) -> Cause {
-    let sentence = format!("a person cancelled it{}", at(snapshot));
+    let sentence = match snapshot.job.error.as_deref() {
+        Some(why) if why.starts_with(ENTRY_REMOVED) => {
+            format!("it was cancelled{}: {}", at(snapshot), first_line(why))
+        }
+        _ => format!("a person cancelled it{}", at(snapshot)),
+    };
     let command = format!("stallproof retry {}", word(&snapshot.job.id.0));
     Cause::new(Reason::Cancelled, sentence, Unblock::command("queue it again", command))
 }
