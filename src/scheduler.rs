@@ -13,7 +13,6 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
 
 use self::policy::{Gates, Limits, Situation, Usage, choose};
 use crate::clock::Millis;
@@ -51,7 +50,8 @@ pub struct Scheduler {
     is_cut: bool,
     /// The window may lack jobs that are ready.
     stale: bool,
-    next_due: Option<Instant>,
+    /// When the next thing is due, by the wall clock.
+    next_due: Option<Millis>,
 }
 
 impl Scheduler {
@@ -88,7 +88,7 @@ impl Scheduler {
         self.refresh().await?;
         while !*stop.borrow() {
             self.part.round_done();
-            let due = self.next_due.unwrap_or_else(|| Instant::now() + TICK).min(Instant::now() + TICK);
+            let nap = nap(self.next_due, Millis::now());
             self.part.phase(if self.free.is_empty() { "all slots busy" } else { "waiting for work" });
             let mut settings = self.settings.clone();
             tokio::select! {
@@ -106,8 +106,8 @@ impl Scheduler {
                     // A slot whose offer is dropped closes.
                     self.free.retain(|slot| is_wanted(slot, self.limits.slots));
                 }
-                () = tokio::time::sleep_until(due) => {
-                    if self.next_due.is_some_and(|due| due <= Instant::now()) {
+                () = tokio::time::sleep(nap) => {
+                    if self.next_due.is_some_and(|due| due <= Millis::now()) {
                         self.refresh().await?;
                     }
                 }
@@ -165,10 +165,7 @@ impl Scheduler {
         self.holds = holds;
         self.gates = Gates::of(&self.holds, Millis::now());
         self.stale = true;
-        self.next_due = next.map(|due| {
-            let wait_ms = u64::try_from(due.0 - Millis::now().0).unwrap_or(0);
-            Instant::now() + Duration::from_millis(wait_ms.clamp(1, 3_600_000))
-        });
+        self.next_due = next;
         Ok(())
     }
 
@@ -279,7 +276,37 @@ impl Scheduler {
     }
 }
 
+/// How long the loop may sleep. Never longer than a tick, because the wall clock, by which things are due, may be set, and
+/// goes on while the machine is suspended; the clock of timers does not.
+fn nap(next_due: Option<Millis>, now: Millis) -> Duration {
+    let left = next_due
+        .map_or(TICK, |due| Duration::from_millis(u64::try_from(due.0.saturating_sub(now.0)).unwrap_or(0)));
+    left.clamp(Duration::from_millis(1), TICK)
+}
+
 /// Whether this slot is one of those in force.
 fn is_wanted(slot: &FreeSlot, slots: usize) -> bool {
     usize::try_from(slot.index).is_ok_and(|index| index < slots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_of_the_wall_clock_is_noticed_within_a_tick() {
+        let ms = Duration::from_millis;
+        let now = Millis(1_000_000);
+        for (next_due, wanted) in [
+            (None, TICK),
+            (Some(now.plus_ms(3_600_000)), TICK),
+            (Some(now.plus_ms(30)), ms(30)),
+            // The clock was set an hour ahead, or the machine slept for it.
+            (Some(now.plus_ms(-3_600_000)), ms(1)),
+            (Some(Millis(i64::MAX)), TICK),
+            (Some(Millis(i64::MIN)), ms(1)),
+        ] {
+            assert_eq!(nap(next_due, now), wanted, "{next_due:?}");
+        }
+    }
 }
