@@ -52,6 +52,13 @@ impl Serialize for Millis {
     }
 }
 
+/// The wall clock in nanoseconds since the Unix epoch: to be held against the stamps of files, which are as fine. The
+/// start of the running millisecond would be before the stamp of a file that was written in it.
+#[must_use]
+pub fn unix_ns() -> i128 {
+    Timestamp::now().as_nanosecond()
+}
+
 /// Milliseconds of `CLOCK_MONOTONIC`: the same for every process of this boot, and standing still in suspend.
 ///
 /// [`std::time::Instant`] reads the same clock but cannot be compared between processes; the status file needs that.
@@ -69,6 +76,14 @@ mod tests {
     #[test]
     fn wall_time_reads_as_rfc_3339_with_milliseconds() {
         assert_eq!(Millis(1_700_000_000_123).to_string(), "2023-11-14T22:13:20.123Z");
+    }
+
+    #[test]
+    fn the_wall_clock_is_read_finer_than_in_milliseconds() {
+        let before = Millis::now();
+        let stamps: Vec<i128> = (0..100).map(|_| unix_ns()).collect();
+        assert!(stamps[0] >= i128::from(before.0) * 1_000_000);
+        assert!(stamps.iter().any(|stamp| stamp % 1_000_000 != 0), "{stamps:?}");
     }
 
     #[test]

@@ -12,13 +12,13 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::judge::{Judge, Standing};
-use crate::clock::Millis;
+use crate::clock::unix_ns;
 use crate::inbox::array::{Item, Limits, ScanErrorKind, Scanned, scan};
 use crate::inbox::open::{Fingerprint, OpenError, Writers, open_regular};
 use crate::inbox::stretch::Stretch;
 
 /// Where nobody can be asked about writers, a file counts as settled when it is that old, in nanoseconds.
-const QUIET_NS: i128 = 250_000_000;
+pub(super) const QUIET_NS: i128 = 250_000_000;
 /// Bytes of unknown elements that are held before they are handed over.
 const BATCH_BYTES: usize = 4 << 20;
 
@@ -59,11 +59,8 @@ impl Opened {
         match writers {
             Writers::None => Ok(()),
             Writers::Some => Err(Unsettled::Writer),
-            Writers::Unknown => {
-                let age = i128::from(Millis::now().0) * 1_000_000 - now.mtime_ns;
-                // A stamp in the future says nothing; the fingerprint has to do.
-                if (0..QUIET_NS).contains(&age) { Err(Unsettled::Writer) } else { Ok(()) }
-            }
+            Writers::Unknown if is_young(now.mtime_ns, unix_ns()) => Err(Unsettled::Writer),
+            Writers::Unknown => Ok(()),
         }
     }
 
@@ -71,6 +68,12 @@ impl Opened {
     pub(super) fn is_blind(&self) -> bool {
         (self.probe)(&self.file) == Writers::Unknown
     }
+}
+
+/// Whether its last write is so short ago that another may follow. A stamp in the future says nothing; the fingerprint
+/// has to do.
+pub(super) fn is_young(mtime_ns: i128, now_ns: i128) -> bool {
+    (0..QUIET_NS).contains(&(now_ns - mtime_ns))
 }
 
 /// What is done with elements the ledger does not know.
