@@ -195,23 +195,23 @@ fn the_incident_of_a_handler_that_is_configured_no_more_is_closed() {
         )
     };
     let incidents = |bed: &Bed| bed.json(&["status", "--json"])["incidents"].as_array().unwrap().len();
-    let fail = |bed: &Bed, name: &str| {
-        bed.put("stallproof.toml", config(name, "false"));
+    let add = |bed: &Bed, name: &str| {
         bed.put(
             "ideas_log.json",
             json!([{"id": format!("{name}1"), "title": "t"}, {"id": format!("{name}2"), "title": "t"}])
                 .to_string(),
         );
     };
-    let bed = Bed::new();
-    fail(&bed, "old");
+    let bed = Bed::with_config(&config("old", "false"));
+    add(&bed, "old");
     let worker = bed.start(&[]);
     wait_for("an incident", || (incidents(&bed) == 1).then_some(()));
     bed.put("stallproof.toml", config("new", "true"));
     bed.ok(&["reload"]);
     assert_eq!(incidents(&bed), 0, "after a reload");
-    fail(&bed, "newer");
+    bed.put("stallproof.toml", config("newer", "false"));
     bed.ok(&["reload"]);
+    add(&bed, "newer");
     wait_for("another incident", || (incidents(&bed) == 1).then_some(()));
     worker.signal(Signal::SIGTERM);
     assert_eq!(worker.wait(), Some(0));
