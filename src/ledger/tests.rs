@@ -173,6 +173,40 @@ async fn what_has_a_process_cannot_be_withdrawn() {
     assert!(bed.ledger.withdraw(vec![(seq, claimed.number)]).await.is_err());
     assert_eq!(bed.reader().job("a").unwrap().unwrap().state, State::Running);
     assert_eq!(bed.reader().attempts(seq).unwrap().len(), 1);
+    assert!(bed.ledger.finish(end(&claimed, Outcome::Succeeded, Next::Complete)).await.unwrap());
+}
+
+#[tokio::test]
+async fn folders_are_named_by_title_and_id_and_told_apart_when_these_meet() {
+    let bed = Bed::new();
+    let mut names = Vec::new();
+    for id in ["Job", "job", "JOB"] {
+        let seq = bed.add(entry(id, 1)).await.seq;
+        names.push(bed.claim(seq).await.unwrap().output_dir);
+    }
+    assert_eq!(names[0], "t1-job");
+    for (longer, other) in [(1, 2), (2, 1)] {
+        assert!(names[longer].starts_with("t1-job-") && names[longer] != names[other], "{names:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_retry_hastens_a_job_that_waits_for_its_next_attempt() {
+    let bed = Bed::new();
+    let seq = bed.add(entry("a", 1)).await.seq;
+    let first = bed.claim(seq).await.unwrap();
+    let later = Millis::now().plus_ms(3_600_000);
+    bed.ledger.finish(end(&first, Outcome::Failed, Next::RetryAt(later))).await.unwrap();
+    assert_eq!(bed.ledger.take_stock().await.unwrap().0, Some(later), "what is due next is known");
+    assert_eq!(bed.control().retry("a").unwrap(), Retried::Due);
+    assert_eq!(bed.ledger.take_stock().await.unwrap().0, None);
+    assert_eq!(bed.claim(seq).await.unwrap().number, 2);
+}
+
+#[tokio::test]
+async fn each_worker_has_an_epoch_of_its_own() {
+    let bed = Bed::new();
+    assert_eq!((bed.ledger.epoch(), open(&bed.dir).epoch()), (1, 2));
 }
 
 #[tokio::test]
