@@ -8,7 +8,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::runner::process::ProcessId;
@@ -42,22 +44,38 @@ pub enum LockError {
     },
 }
 
+/// Between two tries to take a lock that somebody only looks at.
+const LOOKED_AT_PAUSE: Duration = Duration::from_millis(2);
+/// So many tries; no look lasts that long.
+const LOOKED_AT_TRIES: u32 = 500;
+
 impl DirLock {
-    /// Takes the lock without waiting and writes our identity into the file.
+    /// Takes the lock and writes our identity into the file. Does not wait for whoever holds it, only for those who ask
+    /// who does (see [`holder`]), which takes them a moment.
     pub fn acquire(path: &Path) -> Result<Self, LockError> {
         let fail = |source| LockError::Io { path: path.to_owned(), source };
-        let file = open(path, true).map_err(fail)?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(mut file) => {
-                let me = ProcessId::current().map_err(fail)?;
-                write_identity(&mut file, &me).map_err(fail)?;
-                Ok(Self { file })
-            }
-            Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
-                Err(LockError::Held { path: path.to_owned(), holder: read_identity(&mut file) })
-            }
-            Err((_, errno)) => Err(fail(errno.into())),
+        let mut file = open(path, true).map_err(fail)?;
+        for _ in 0..LOOKED_AT_TRIES {
+            file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(mut file) => {
+                    let me = ProcessId::current().map_err(fail)?;
+                    write_identity(&mut file, &me).map_err(fail)?;
+                    return Ok(Self { file });
+                }
+                Err((file, Errno::EWOULDBLOCK)) => file,
+                Err((_, errno)) => return Err(fail(errno.into())),
+            };
+            // Those who look share it with us; who holds it does not.
+            file = match Flock::lock(file, FlockArg::LockSharedNonblock) {
+                Ok(shared) => shared.unlock().map_err(|(_, errno)| fail(errno.into()))?,
+                Err((mut file, Errno::EWOULDBLOCK)) => {
+                    return Err(LockError::Held { path: path.to_owned(), holder: read_identity(&mut file) });
+                }
+                Err((_, errno)) => return Err(fail(errno.into())),
+            };
+            std::thread::sleep(LOOKED_AT_PAUSE);
         }
+        Err(LockError::Held { path: path.to_owned(), holder: read_identity(&mut file) })
     }
 }
 
@@ -99,7 +117,7 @@ pub fn holder(path: &Path) -> io::Result<Holder> {
     // A shared lock is refused exactly while somebody holds the exclusive one; it is dropped at once.
     match Flock::lock(file, FlockArg::LockSharedNonblock) {
         Ok(_) => Ok(Holder::Nobody),
-        Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+        Err((mut file, Errno::EWOULDBLOCK)) => {
             let id = read_identity(&mut file).filter(|id| id.is_alive().unwrap_or(false));
             Ok(Holder::Somebody(id))
         }
@@ -152,5 +170,24 @@ mod tests {
         assert!(err.contains(&format!("pid {}", std::process::id())), "{err}");
         drop(held);
         assert_eq!(holder(&path).unwrap(), Holder::Nobody);
+    }
+
+    #[test]
+    fn those_who_look_keep_nobody_from_taking_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("worker.lock");
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        let _ = holder(&path);
+                    }
+                });
+            }
+            let taken: Vec<_> = (0..300).map(|_| DirLock::acquire(&path).map(drop)).collect();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(taken.iter().all(Result::is_ok), "{:?}", taken.iter().find(|one| one.is_err()));
+        });
     }
 }
