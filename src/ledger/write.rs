@@ -6,7 +6,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::rows::{AttemptError, Claim, Claimed, FinishedAttempt, HolderId, LiveAttempt, Next};
-use super::{LedgerError, holds, rework};
+use super::{LedgerError, holds, read, rework};
 use crate::clock::Millis;
 use crate::job::{ErrorType, GateVerdict, JobId, Seq, State, Wait};
 
@@ -208,7 +208,10 @@ pub(super) fn finish(conn: &Connection, end: &FinishedAttempt) -> Result<Finishe
         end.error.as_deref().unwrap_or_else(|| end.outcome.as_str()),
         error_type,
     ])?;
-    if let Next::Rework(rework) = &end.next {
+    // A job that was cancelled is not sent back.
+    if let Next::Rework(rework) = &end.next
+        && read::state(conn, end.seq)? == State::Retrying
+    {
         rework::send_back(conn, end.seq, rework)?;
     }
     if let Some(hold) = &end.hold {

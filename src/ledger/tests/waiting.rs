@@ -128,22 +128,39 @@ async fn a_parked_job_waits_and_has_used_up_nothing() {
     assert_eq!(bed.ledger.release_due().await.unwrap(), Some(until));
 }
 
+fn rework(content: u8) -> Next {
+    Next::Rework(Box::new(Rework {
+        due: Millis::now(),
+        source: "qa".to_owned(),
+        handler: "coder".to_owned(),
+        rank: 0,
+        json: format!("{{\"id\": \"a\", \"round\": {content}}}"),
+        content_hash: ContentHash([content; 32]),
+        raw_hash: vec![content],
+        watch_until: Millis::now().plus_ms(60_000),
+    }))
+}
+
+#[tokio::test]
+async fn a_job_that_was_cancelled_while_it_ran_is_not_sent_back() {
+    let bed = Bed::new();
+    let seq = bed.add(entry("a", 1)).await.seq;
+    let claimed = bed.claim(seq).await.unwrap();
+    assert_eq!(bed.control().cancel("a").unwrap(), Cancelled::Requested);
+    let refused = FinishedAttempt {
+        error_type: Some(ErrorType::Gate),
+        ..end(&claimed, Outcome::GateFailed, rework(2))
+    };
+    bed.ledger.finish(refused).await.unwrap();
+    let row = bed.reader().job("a").unwrap().unwrap();
+    assert_eq!((row.state, row.reworks, row.handler.as_str()), (State::Cancelled, 0, "materialize"));
+    assert_eq!(bed.ledger.watched("qa".to_owned()).await.unwrap().len(), 0, "nothing is put into the file");
+}
+
 #[tokio::test]
 async fn a_job_that_is_sent_back_stays_itself_under_each_of_its_entries() {
     let bed = Bed::new();
     let seq = bed.add(entry("a", 1)).await.seq;
-    let rework = |content: u8| {
-        Next::Rework(Box::new(Rework {
-            due: Millis::now(),
-            source: "qa".to_owned(),
-            handler: "coder".to_owned(),
-            rank: 0,
-            json: format!("{{\"id\": \"a\", \"round\": {content}}}"),
-            content_hash: ContentHash([content; 32]),
-            raw_hash: vec![content],
-            watch_until: Millis::now().plus_ms(60_000),
-        }))
-    };
     for round in [2, 3] {
         let claimed = bed.claim(seq).await.unwrap();
         let refused = FinishedAttempt {
