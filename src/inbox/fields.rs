@@ -297,7 +297,8 @@ mod tests {
         let read = |value: Value| timeout(&fields(json!({"timeout": value})));
         assert_eq!(read(json!("10m")), Ok(Some(Duration::from_secs(600))));
         assert_eq!(read(json!(1.5)), Ok(Some(Duration::from_millis(1500))));
-        for bad in [json!(0), json!(-1), json!("soon"), json!(1e300), json!([])] {
+        assert_eq!(read(json!("366 days")), Ok(Some(Duration::from_secs(366 * 86_400))));
+        for bad in [json!(0), json!(-1), json!("soon"), json!(1e300), json!([]), json!("367 days")] {
             assert!(read(bad.clone()).is_err(), "{bad}");
         }
         let read = |value: Value| count(&fields(json!({"max_retries": value})), "max_retries");

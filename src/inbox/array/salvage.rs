@@ -162,6 +162,8 @@ mod tests {
                     usize::try_from(item.range.start).unwrap()..usize::try_from(item.range.end).unwrap();
                 assert_eq!(text[range.clone()].as_bytes(), item.text);
                 assert_eq!(item.line as usize, text[..range.start].matches('\n').count() + 1);
+                let behind = text[..range.start].rfind('\n').unwrap();
+                assert_eq!(item.column as usize, range.start - behind);
                 found.push(String::from_utf8(item.text.to_vec()).unwrap());
             })
             .unwrap();

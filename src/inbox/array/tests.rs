@@ -145,6 +145,29 @@ fn memory_does_not_grow_with_an_element_over_the_limit() {
     assert_eq!(scanner_buffer, HEAD);
 }
 
+/// Notes how much room it is offered: more than a chunk means that the buffer has grown.
+struct Roomy<'a> {
+    rest: Cursor<&'a [u8]>,
+    most: &'a std::cell::Cell<usize>,
+}
+
+impl Read for Roomy<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.most.set(self.most.get().max(buf.len()));
+        self.rest.read(buf)
+    }
+}
+
+#[test]
+fn memory_does_not_grow_with_the_blanks_behind_an_element() {
+    let text = format!("[1,{}2]", " ".repeat(4 * CHUNK));
+    let most = std::cell::Cell::new(0);
+    let reader = Roomy { rest: Cursor::new(text.as_bytes()), most: &most };
+    let result = scan(reader, Limits::default(), |_| ControlFlow::Continue(()));
+    assert_eq!(result.unwrap().items, 2);
+    assert_eq!(most.get(), CHUNK);
+}
+
 #[test]
 fn the_reader_may_stop_and_an_io_error_is_passed_on() {
     let err = scan(&b"[1, 2]"[..], Limits::default(), |_| ControlFlow::Break(())).unwrap_err();

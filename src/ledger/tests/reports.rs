@@ -34,11 +34,33 @@ async fn a_place_in_line_is_that_of_the_choice_and_counted_up_to_a_limit() {
         assert_eq!(place, (ahead as u64, false, 5, false), "{id}");
     }
     assert_eq!(place(&reader, "low", Queue::Open(&everything), 2), (2, true, 2, true));
+    assert_eq!(place(&reader, "low", Queue::Open(&everything), 4), (4, false, 4, true));
+    assert_eq!(place(&reader, "low", Queue::Open(&everything), 5), (4, false, 5, false));
     assert_eq!(place(&reader, "mid2", Queue::Key("k"), 10), (1, false, 2, false));
     assert_eq!(place(&reader, "mid", Queue::Lane("default"), 10), (2, false, 5, false));
     let held =
         Scope { full_keys: vec!["k".to_owned()], closed_sources: ["qa".to_owned()].into(), ..everything };
     assert_eq!(place(&reader, "low", Queue::Open(&held), 10), (1, false, 2, false));
+}
+
+#[tokio::test]
+async fn a_walk_over_the_jobs_ends_at_its_limit_newest_first() {
+    let bed = Bed::new();
+    let new: Vec<Wanted> = (1..=5).map(|n| wanted(entry(&n.to_string(), n))).collect();
+    bed.ledger.ingest(new).await.unwrap();
+    let walk = |limit: Option<u64>| {
+        let mut ids = Vec::new();
+        let filter = JobFilter { limit, ..JobFilter::default() };
+        let each = |row: JobRow| -> std::result::Result<(), LedgerError> {
+            ids.push(row.id.0);
+            Ok(())
+        };
+        bed.reader().for_each_job(&filter, each).unwrap();
+        ids
+    };
+    assert_eq!(walk(None), ["5", "4", "3", "2", "1"]);
+    assert_eq!(walk(Some(2)), ["5", "4"]);
+    assert_eq!(walk(Some(0)), [] as [&str; 0]);
 }
 
 #[tokio::test]

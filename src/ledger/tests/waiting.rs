@@ -67,10 +67,37 @@ async fn a_circle_of_dependencies_is_rejected_where_it_closes() {
     assert!(error.contains("c → a → b → c"), "{error}");
     let own = bed.add(needing("s", 4, &["s"])).await;
     assert_eq!(own.state, State::Rejected);
+    let way = async |entry: Entry| bed.ledger.circle(Box::new(entry)).await.unwrap();
+    assert_eq!(way(needing("b", 2, &["c", "a"])).await.as_deref(), Some("b → a → b"));
+    assert_eq!(way(needing("b", 2, &["d"])).await, None);
     // Mended, it counts.
     let mended = wanted(needing("c", 5, &[]));
     assert!(bed.ledger.replace(mended).await.unwrap());
     assert_eq!(bed.reader().job("c").unwrap().unwrap().state, State::Queued);
+}
+
+#[tokio::test]
+async fn what_a_person_holds_is_told_from_what_moves_by_itself() {
+    let bed = Bed::new();
+    let pause = async |kind, name: &str| {
+        let (name, note) = (name.to_owned(), String::new());
+        let hold = Hold { kind, name, reason: HoldReason::Paused, since: Millis(1), until: None, note };
+        bed.ledger.hold(hold).await.unwrap();
+    };
+    let prospects = async || {
+        let found = bed.ledger.prospects(None).await.unwrap();
+        (found.held_by_person, found.moves_by_itself)
+    };
+    let seq = bed.add(entry("a", 1)).await.seq;
+    assert_eq!(prospects().await, (false, true));
+    pause(HoldKind::Lane, "other").await;
+    assert_eq!(prospects().await, (true, true), "nothing runs, but a job could start");
+    let claimed = bed.claim(seq).await.unwrap();
+    pause(HoldKind::All, "").await;
+    assert_eq!(prospects().await, (true, true), "nothing could start, but a job runs");
+    bed.ledger.finish(end(&claimed, Outcome::Succeeded, Next::Complete)).await.unwrap();
+    bed.add(entry("b", 2)).await;
+    assert_eq!(prospects().await, (true, false));
 }
 
 #[tokio::test]

@@ -316,6 +316,33 @@ fn earlier_attempts_are_told_and_ids_are_quoted() {
 }
 
 #[test]
+fn only_a_retry_is_kept_back_by_the_share_of_retries() {
+    let full = |again: bool, fresh_waits: bool| {
+        with(|bed| {
+            (bed.standing.again, bed.fresh_waits) = (again, fresh_waits);
+            bed.running = vec![busy("default", "x", "x", true); 2];
+        })
+    };
+    assert_eq!(told(&full(true, true)).reason, Reason::RetriesShare);
+    for (again, fresh_waits) in [(false, true), (true, false), (false, false)] {
+        assert_eq!(told(&full(again, fresh_waits)).reason, Reason::Next, "{again} {fresh_waits}");
+    }
+    let room = with(|bed| (bed.standing.again, bed.fresh_waits) = (true, true));
+    assert_eq!(told(&room).reason, Reason::Next);
+}
+
+#[test]
+fn tries_are_told_of_a_completed_job_that_took_more_than_one() {
+    let after = |attempts: u32| {
+        let mut bed = over(State::Completed);
+        bed.job.attempts = attempts;
+        told(&bed).sentence
+    };
+    assert!(!after(1).contains("attempt"), "{}", after(1));
+    assert!(after(2).ends_with(" with attempt 2"), "{}", after(2));
+}
+
+#[test]
 fn a_long_line_is_told_as_far_as_it_was_counted() {
     let bed = with(|bed| {
         bed.lines.open = Line { ahead: 10, more_ahead: true, total: 10, more_in_all: true };
