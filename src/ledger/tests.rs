@@ -204,6 +204,18 @@ async fn a_retry_hastens_a_job_that_waits_for_its_next_attempt() {
 }
 
 #[tokio::test]
+async fn the_count_of_news_rises_with_every_change_that_may_make_a_job_ready() {
+    let bed = Bed::new();
+    let news = bed.ledger.ready();
+    let before = *news.borrow();
+    let seq = bed.add(entry("a", 1)).await.seq;
+    let added = *news.borrow();
+    assert!(added > before, "a slot that was dealt jobs ahead compares the counts");
+    bed.ledger.states(vec![seq]).await.unwrap();
+    assert_eq!(*news.borrow(), added);
+}
+
+#[tokio::test]
 async fn each_worker_has_an_epoch_of_its_own() {
     let bed = Bed::new();
     assert_eq!((bed.ledger.epoch(), open(&bed.dir).epoch()), (1, 2));

@@ -402,3 +402,6 @@ fn jitter(claimed: &Claimed) -> f64 {
     let fraction = (hash >> 11) as f64 / (1_u64 << 53) as f64;
     fraction
 }
+
+#[cfg(test)]
+mod tests;
