@@ -267,7 +267,7 @@ impl Scheduler {
 
     /// Of a slot that withdrew its offer while its jobs were claimed.
     async fn take_back(&mut self, jobs: Vec<Claimed>) -> Result<(), LedgerError> {
-        self.ledger.withdraw(jobs.iter().map(|job| (job.seq, job.number)).collect()).await?;
+        self.ledger.withdraw(&jobs).await?;
         for job in jobs {
             self.remove(job.seq);
         }

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use rusqlite::{Connection, OptionalExtension, Statement, params};
+use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
 
 use super::rows::{IngestKind, Ingested, Wanted};
 use super::{LedgerError, read};
@@ -29,46 +29,31 @@ struct Known {
 }
 
 impl Known {
+    /// By its id; of a retired one its trace. Of those that may still be edited, which were rejected, none was ever tried.
     fn find(conn: &Connection, id: &JobId) -> Result<Option<Self>> {
-        let mut query = conn.prepare_cached(
-            "SELECT seq, state, content_hash, last_attempt, reworks, source
-             FROM job JOIN class ON class.id = job.class WHERE job.id = ?1",
-        )?;
-        let known = query.query_row([&id.0], |row| {
-            Ok(Self {
-                seq: row.get(0)?,
-                state: read::word(row, 1)?,
-                content_hash: row.get(2)?,
-                last_attempt: row.get(3)?,
-                reworks: row.get(4)?,
-                source: row.get(5)?,
-                retired: false,
-            })
-        });
-        match known.optional()? {
-            None => Self::find_retired(conn, id),
-            known => Ok(known),
+        const JOB: &str = "SELECT seq, state, content_hash, last_attempt, reworks, source, 0
+                           FROM job JOIN class ON class.id = job.class WHERE job.id = ?1";
+        const RETIRED: &str = "SELECT seq, state, content_hash, 0, 0, source, 1
+                               FROM retired JOIN class ON class.id = retired.class WHERE retired.id = ?1";
+        for sql in [JOB, RETIRED] {
+            let known = conn.prepare_cached(sql)?.query_row([&id.0], Self::of_row).optional()?;
+            if known.is_some() {
+                return Ok(known);
+            }
         }
+        Ok(None)
     }
 
-    fn find_retired(conn: &Connection, id: &JobId) -> Result<Option<Self>> {
-        let mut query = conn.prepare_cached(
-            "SELECT seq, state, content_hash, source FROM retired JOIN class ON class.id = retired.class
-             WHERE retired.id = ?1",
-        )?;
-        let known = query.query_row([&id.0], |row| {
-            Ok(Self {
-                seq: row.get(0)?,
-                state: read::word(row, 1)?,
-                content_hash: row.get(2)?,
-                // Of those that may still be edited, which were rejected, none was ever tried.
-                last_attempt: 0,
-                reworks: 0,
-                source: row.get(3)?,
-                retired: true,
-            })
-        });
-        Ok(known.optional()?)
+    fn of_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            seq: row.get(0)?,
+            state: read::word(row, 1)?,
+            content_hash: row.get(2)?,
+            last_attempt: row.get(3)?,
+            reworks: row.get(4)?,
+            source: row.get(5)?,
+            retired: row.get(6)?,
+        })
     }
 
     /// The entry as it came first, and those it was sent back with, are all this job.

@@ -141,7 +141,7 @@ async fn a_claim_that_is_withdrawn_was_never_made() {
     let before = bed.reader().job("a").unwrap();
     let claimed = bed.claim(seq).await.unwrap();
     for _ in 0..2 {
-        bed.ledger.withdraw(vec![(seq, claimed.number)]).await.unwrap();
+        bed.ledger.withdraw(std::slice::from_ref(&claimed)).await.unwrap();
         let mut after = bed.reader().job("a").unwrap();
         // The folder's name is given once and kept.
         after.as_mut().unwrap().output_dir.clone_from(&before.as_ref().unwrap().output_dir);
@@ -157,7 +157,7 @@ async fn a_withdrawn_claim_of_a_job_somebody_cancelled_is_its_end() {
     let seq = bed.add(entry("a", 1)).await.seq;
     let claimed = bed.claim(seq).await.unwrap();
     assert_eq!(bed.control().cancel("a").unwrap(), Cancelled::Requested);
-    bed.ledger.withdraw(vec![(seq, claimed.number)]).await.unwrap();
+    bed.ledger.withdraw(std::slice::from_ref(&claimed)).await.unwrap();
     let job = bed.reader().job("a").unwrap().unwrap();
     assert_eq!((job.state, job.error.as_deref()), (State::Cancelled, Some("cancelled by a person")));
     assert!(job.finished_at.is_some() && bed.reader().attempts(seq).unwrap().is_empty());
@@ -170,7 +170,7 @@ async fn what_has_a_process_cannot_be_withdrawn() {
     let seq = bed.add(entry("a", 1)).await.seq;
     let claimed = bed.claim(seq).await.unwrap();
     bed.ledger.started(seq, claimed.number, 7, Millis(5)).await.unwrap();
-    assert!(bed.ledger.withdraw(vec![(seq, claimed.number)]).await.is_err());
+    assert!(bed.ledger.withdraw(std::slice::from_ref(&claimed)).await.is_err());
     assert_eq!(bed.reader().job("a").unwrap().unwrap().state, State::Running);
     assert_eq!(bed.reader().attempts(seq).unwrap().len(), 1);
     assert!(bed.ledger.finish(end(&claimed, Outcome::Succeeded, Next::Complete)).await.unwrap());

@@ -177,7 +177,7 @@ impl Slot {
         if jobs.is_empty() {
             return Ok(());
         }
-        self.shared.ledger.withdraw(jobs.iter().map(|job| (job.seq, job.number)).collect()).await?;
+        self.shared.ledger.withdraw(&jobs).await?;
         for job in jobs {
             // The scheduler may have gone already; then nothing counts any more.
             let _ = self.shared.events.send(SlotEvent::Returned(job.seq));

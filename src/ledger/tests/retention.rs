@@ -182,8 +182,11 @@ async fn a_recurring_job_stays_while_one_that_it_ordered_does_and_orders_no_time
     let bed = Bed::new();
     let mut clock = entry("clock", 1);
     clock.recurs = Some(crate::recurrence::Recurrence::from_stored("every 1h").unwrap());
-    clock.not_before = Some(Millis::now().plus_ms(40));
+    // Far enough ahead to be so still when it is recorded; otherwise the first time would be an hour away.
+    let due = Millis::now().plus_ms(1000);
+    clock.not_before = Some(due);
     let parent = bed.add(clock).await.seq;
+    assert_eq!(bed.reader().job("clock").unwrap().unwrap().due_at, Some(due));
     let ordered = loop {
         bed.ledger.release_due().await.unwrap();
         let found = bed.ledger.candidates(Scope::default(), 9).await.unwrap();

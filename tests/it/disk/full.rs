@@ -26,37 +26,44 @@ fn outlast_the_monitor(bed: &Bed) {
     });
 }
 
-/// Two jobs that run, two that wait, a monitor that watches, and nothing left of `.stallproof`'s disk but what is used.
-#[test]
-fn on_a_full_disk_nothing_new_starts_and_what_ends_is_written_when_there_is_room() {
+/// A bed with two slots whose `.stallproof` has a small disk of its own, and jobs that wait for a gate.
+fn on_a_small_disk(run: fn(&Bed, &Mounted)) {
     if !may(&[Right::Mount]) {
         return;
     }
-    apart(|| {
+    apart(move || {
         let bed = Bed::with_config("[worker]\nslots = 2\n");
         let disk = Mounted::tmpfs(&bed.join(".stallproof"));
         gated::shut(&bed);
+        run(&bed, &disk);
+    });
+}
+
+/// Two jobs that run, two that wait, a monitor that watches, and nothing left of `.stallproof`'s disk but what is used.
+#[test]
+fn on_a_full_disk_nothing_new_starts_and_what_ends_is_written_when_there_is_room() {
+    on_a_small_disk(|bed, disk| {
         for id in ["a", "b", "c", "d"] {
-            gated::add(&bed, id);
+            gated::add(bed, id);
         }
         let worker = bed.start(&[]);
-        let me = holder(&bed).unwrap();
-        let _monitor = watch(&bed, command(&bed, &["--monitor", "--stale-after", "5s", "--interval", "1s"]));
-        wait_until("two running jobs", || gated::lines(&bed, "start") == 2);
+        let me = holder(bed).unwrap();
+        let _monitor = watch(bed, command(bed, &["--monitor", "--stale-after", "5s", "--interval", "1s"]));
+        wait_until("two running jobs", || gated::lines(bed, "start") == 2);
         disk.fill();
-        gated::open(&bed);
-        wait_until("the end of both", || gated::lines(&bed, "end") == 2);
-        let why = wait_for("a ledger that waits", || ledger_waits(&bed));
+        gated::open(bed);
+        wait_until("the end of both", || gated::lines(bed, "end") == 2);
+        let why = wait_for("a ledger that waits", || ledger_waits(bed));
         assert!(why.contains("full"), "{why}");
-        outlast_the_monitor(&bed);
-        assert_eq!(gated::lines(&bed, "start"), 2, "a job was started that the ledger could not record");
-        assert_eq!(holder(&bed), Some(me), "restarted over a full disk");
-        assert!(incidents(&bed).is_empty());
+        outlast_the_monitor(bed);
+        assert_eq!(gated::lines(bed, "start"), 2, "a job was started that the ledger could not record");
+        assert_eq!(holder(bed), Some(me), "restarted over a full disk");
+        assert!(incidents(bed).is_empty());
 
         disk.make_room();
-        wait_until("the end of every job", || gated::all_completed(&bed));
+        wait_until("the end of every job", || gated::all_completed(bed));
         assert!(bed.jobs().iter().all(|job| job["attempts"] == 1), "{:#?}", bed.jobs());
-        wait_until("a ledger that is well", || ledger_waits(&bed).is_none());
+        wait_until("a ledger that is well", || ledger_waits(bed).is_none());
         drop(worker);
         bed.assert_ledger_is_sound();
     });
@@ -64,28 +71,22 @@ fn on_a_full_disk_nothing_new_starts_and_what_ends_is_written_when_there_is_room
 
 #[test]
 fn without_inodes_jobs_wait_and_run_once_there_are_some() {
-    if !may(&[Right::Mount]) {
-        return;
-    }
-    apart(|| {
-        let bed = Bed::with_config("[worker]\nslots = 2\n");
-        let disk = Mounted::tmpfs(&bed.join(".stallproof"));
-        gated::shut(&bed);
+    on_a_small_disk(|bed, disk| {
         let worker = bed.start(&[]);
-        gated::add(&bed, "a");
-        wait_until("a running job", || gated::lines(&bed, "start") == 1);
+        gated::add(bed, "a");
+        wait_until("a running job", || gated::lines(bed, "start") == 1);
         disk.use_up_inodes();
-        gated::add(&bed, "b");
-        gated::open(&bed);
-        wait_until("the end of the first", || gated::lines(&bed, "end") == 1);
-        outlast_the_monitor(&bed);
-        assert_eq!(gated::lines(&bed, "start"), 1, "a job ran without a folder for its attempt");
+        gated::add(bed, "b");
+        gated::open(bed);
+        wait_until("the end of the first", || gated::lines(bed, "end") == 1);
+        outlast_the_monitor(bed);
+        assert_eq!(gated::lines(bed, "start"), 1, "a job ran without a folder for its attempt");
         let holds = bed.status()["holds"].clone();
         assert!(holds.to_string().contains("No space left"), "nobody says why nothing starts: {holds:#}");
 
         disk.make_room();
-        wait_until("the end of both", || gated::all_completed(&bed));
-        assert_eq!(gated::lines(&bed, "start"), 2, "{}", bed.read("side.log"));
+        wait_until("the end of both", || gated::all_completed(bed));
+        assert_eq!(gated::lines(bed, "start"), 2, "{}", bed.read("side.log"));
         assert!(bed.jobs().iter().all(|job| job["attempts"] == 1), "a full disk used up a job's tries");
         drop(worker);
         bed.assert_ledger_is_sound();
