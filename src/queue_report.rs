@@ -147,7 +147,7 @@ impl Scribe for QueueReport {
         let (problems, left_out) = self.board.all();
         let since = self.since();
         let letters = reader.dead_letters(VERDICTS, true).map_err(say)?;
-        let items = compose(problems, &letters, &since, Millis::now());
+        let items = compose(problems, (&letters, &self.workdir), &since, Millis::now());
         if !is_ours || self.written.as_ref() != Some(&(items.clone(), left_out)) {
             self.write(items, left_out)?;
         }
@@ -168,8 +168,13 @@ impl Identity {
 
 /// The items of the report: problems of the sources, then the verdicts of the gate.
 #[must_use]
-fn compose(problems: Vec<Problem>, letters: &[DeadLetter], since: &Since, now: Millis) -> Vec<Item> {
-    let verdicts = letters.iter().map(|letter| (verdict(letter), Some(letter.failed_at)));
+fn compose(
+    problems: Vec<Problem>,
+    (letters, workdir): (&[DeadLetter], &Workdir),
+    since: &Since,
+    now: Millis,
+) -> Vec<Item> {
+    let verdicts = letters.iter().map(|letter| (verdict(letter, workdir), Some(letter.failed_at)));
     let problems = problems.into_iter().map(|problem| (problem, None));
     problems
         .chain(verdicts)
@@ -182,15 +187,16 @@ fn compose(problems: Vec<Problem>, letters: &[DeadLetter], since: &Since, now: M
 }
 
 /// A job that the gate refused.
-fn verdict(letter: &DeadLetter) -> Problem {
+fn verdict(letter: &DeadLetter, workdir: &Workdir) -> Problem {
     let found = letter.error.lines().next().unwrap_or_default().to_owned();
     let fix = "Add the entry again under another `id` with its code corrected, then remove this job's entry from \
                implementation_outputs/retry_queue.json";
+    let relative = |name: &String| {
+        let path = workdir.product(name, &letter.id.0, letter.last_attempt);
+        path.strip_prefix(workdir.root()).unwrap_or(&path).to_string_lossy().into_owned()
+    };
     Problem {
-        file: letter
-            .output_dir
-            .as_ref()
-            .map_or_else(|| letter.source.clone(), |name| format!("implementation_outputs/{name}")),
+        file: letter.output_dir.as_ref().map_or_else(|| letter.source.clone(), relative),
         id: Some(letter.id.0.clone()),
         title: Some(letter.title.clone()),
         found: Some(found),
@@ -259,10 +265,12 @@ mod tests {
 
     #[test]
     fn an_item_keeps_its_time_when_it_moves_and_has_every_field() {
-        let first = compose(vec![rejected("a", 2)], &[refused()], &Since::new(), Millis(1000));
+        let here = Workdir::open(std::path::Path::new("/")).unwrap();
+        let first = compose(vec![rejected("a", 2)], (&[refused()], &here), &Since::new(), Millis(1000));
         let since: Since =
             first.iter().map(|item| (Identity::of(&item.problem), item.since.clone())).collect();
-        let next = compose(vec![rejected("a", 9), rejected("b", 1)], &[refused()], &since, Millis(9000));
+        let next =
+            compose(vec![rejected("a", 9), rejected("b", 1)], (&[refused()], &here), &since, Millis(9000));
         let told: Vec<_> =
             next.iter().map(|item| (item.problem.id.as_deref(), item.since.as_str())).collect();
         assert_eq!(
@@ -292,12 +300,12 @@ mod tests {
         let workdir = Workdir::open(dir.path()).unwrap();
         assert_eq!(conflict_of(&workdir, "a"), None);
         let conflict = Problem { problem: ProblemKind::Conflict, ..rejected("a", 1) };
-        let items = compose(vec![conflict.clone()], &[], &Since::new(), Millis(1000));
+        let items = compose(vec![conflict.clone()], (&[], &workdir), &Since::new(), Millis(1000));
         let mut report = QueueReport::new(&workdir, Board::default(), watch::channel(0).1);
         report.write(items.clone(), 0).unwrap();
         assert_eq!(conflict_of(&workdir, "a").as_deref(), Some("why"));
         assert_eq!(conflict_of(&workdir, "b"), None);
         let since = QueueReport::new(&workdir, Board::default(), watch::channel(0).1).since();
-        assert_eq!(compose(vec![conflict], &[], &since, Millis(7000)), items);
+        assert_eq!(compose(vec![conflict], (&[], &workdir), &since, Millis(7000)), items);
     }
 }

@@ -11,6 +11,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use jiff::{Timestamp, tz::TimeZone};
+use tokio::sync::watch;
 
 use crate::clock::Millis;
 use crate::config::{Live, Retention};
@@ -41,6 +42,8 @@ pub(crate) struct Keeper {
     settings: Live,
     workdir: Workdir,
     part: Part,
+    /// Counts what has changed in the ledger.
+    news: watch::Receiver<u64>,
     /// What could not be removed, as it was last told.
     told: Option<String>,
 }
@@ -62,18 +65,18 @@ impl Tally {
 
 impl Keeper {
     pub(crate) fn new(ledger: Ledger, settings: Live, workdir: Workdir, part: Part) -> Self {
-        Self { ledger, settings, workdir, part, told: None }
+        Self { news: ledger.changed(), ledger, settings, workdir, part, told: None }
     }
 
     /// Goes on for ever; `at_once` for a worker that may end soon.
     pub(crate) async fn run(mut self, at_once: bool) -> anyhow::Result<()> {
-        let mut settings = self.settings.clone();
         if !at_once {
             tokio::time::sleep(FIRST_PAUSE).await;
         }
         loop {
             let begun = Instant::now();
             let mut tally = Tally::default();
+            self.news.mark_unchanged();
             self.part.phase("retiring what is over");
             match self.pass(&mut tally).await {
                 Ok(()) => {}
@@ -84,14 +87,27 @@ impl Keeper {
                 Err(err) => return Err(err.into()),
             }
             self.tell(tally);
-            let pause = (PASS_SHARE * begun.elapsed()).clamp(PASS_PAUSE.0, PASS_PAUSE.1);
-            let due = Instant::now() + pause;
-            while Instant::now() < due {
-                self.part.round_done();
-                tokio::select! {
-                    () = tokio::time::sleep(TICK.min(due.saturating_duration_since(Instant::now()))) => {}
-                    () = settings.changed() => break,
-                }
+            self.rest(begun.elapsed()).await;
+        }
+    }
+
+    /// Until there is something that a pass could find, but not too soon after the last one, which took so long. Age alone
+    /// can wait for the longest pause.
+    async fn rest(&mut self, took: Duration) {
+        let mut settings = self.settings.clone();
+        let begun = Instant::now();
+        let soonest = begun + (PASS_SHARE * took).clamp(PASS_PAUSE.0, PASS_PAUSE.1);
+        loop {
+            self.part.round_done();
+            let now = Instant::now();
+            let has_news = self.told.is_some() || self.news.has_changed().unwrap_or(true);
+            if now >= begun + PASS_PAUSE.1 || now >= soonest && has_news {
+                return;
+            }
+            let left = soonest.saturating_duration_since(now);
+            tokio::select! {
+                () = tokio::time::sleep(if left.is_zero() { TICK } else { TICK.min(left) }) => {}
+                () = settings.changed() => return,
             }
         }
     }

@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::slug::job_key;
+
 /// A working directory, as an absolute path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workdir {
@@ -44,6 +46,9 @@ pub enum WorkdirError {
         what: &'static str,
     },
 }
+
+/// The folder, in an attempt's own, in which a handler of ours keeps a project that the gate refused.
+pub const REJECTED: &str = "rejected";
 
 impl Workdir {
     /// Resolves `path` to an absolute directory that exists.
@@ -160,6 +165,14 @@ impl Workdir {
     #[must_use]
     pub fn attempt(&self, job_key: &str, number: u32) -> PathBuf {
         self.jobs().join(job_key).join(number.to_string())
+    }
+
+    /// Where to find what a job made: what the gate refused of its last attempt, if a handler of ours has kept that, else
+    /// its folder below `implementation_outputs/`, which need not exist.
+    #[must_use]
+    pub fn product(&self, output_dir: &str, job_id: &str, last_attempt: u32) -> PathBuf {
+        let refused = self.attempt(&job_key(job_id), last_attempt).join(REJECTED);
+        if refused.is_dir() { refused } else { self.outputs().join(output_dir) }
     }
 
     /// Displaced queue files and claimed drop files; after a kill it may hold a writer's only copy.

@@ -115,7 +115,10 @@ impl Story {
         Self {
             stdout: lines(Stream::Stdout),
             stderr: lines(Stream::Stderr),
-            output_dir: row.output_dir.as_ref().map(|name| path_text(workdir.outputs().join(name))),
+            output_dir: row
+                .output_dir
+                .as_ref()
+                .map(|name| path_text(workdir.product(name, &row.id.0, last.unwrap_or_default()))),
             log_dir: last.map(|number| path_text(LogFile::folder(workdir, &row.id, number))),
             row,
             attempts,

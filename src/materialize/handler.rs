@@ -14,11 +14,10 @@ use crate::job::GateVerdict;
 use crate::result_file::{RESULT_VARIABLE, Report};
 use crate::runner::order::{ORDER_VARIABLE, Order};
 use crate::runner::tool::{How, end_like};
+use crate::workdir::REJECTED;
 
 /// Largest entry that is read, in bytes; the queue files have lower limits of their own.
 const MAX_ENTRY_BYTES: u64 = 64 << 20;
-/// Name of the folder, in the attempt's own, that keeps a project the gate refused.
-const EVIDENCE: &str = "rejected";
 
 /// `stallproof handle materialize`: runs on this process's stdin, environment and working directory.
 pub fn main() -> ExitCode {
@@ -87,7 +86,7 @@ impl Task {
             job_id: &self.job_id,
             attempt: self.attempt,
             output_dir: &self.output_dir,
-            evidence_dir: Path::new(EVIDENCE),
+            evidence_dir: Path::new(REJECTED),
             limits: Limits::default(),
             gate: self.order.as_ref().map_or(&default, |order| &order.gate),
             root: self.order.as_ref().map_or(Path::new("."), Order::root),

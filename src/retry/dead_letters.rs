@@ -192,7 +192,7 @@ impl DeadLetters {
         }
         std::fs::create_dir_all(self.workdir.outputs())
             .map_err(|err| cannot("create the folder of", &self.path, &err))?;
-        let text = compose(&letters, &self.workdir.outputs());
+        let text = compose(&letters, &self.workdir);
         let now = std::fs::symlink_metadata(&self.path).ok().map(|meta| Fingerprint::of(&meta));
         if now != self.seen {
             return Ok(false);
@@ -263,7 +263,7 @@ impl Scribe for DeadLetters {
 }
 
 /// The text of the file, oldest first.
-fn compose(letters: &[DeadLetter], outputs: &Path) -> Vec<u8> {
+fn compose(letters: &[DeadLetter], workdir: &Workdir) -> Vec<u8> {
     let entries: Vec<Letter<'_>> = letters
         .iter()
         .map(|letter| Letter {
@@ -279,7 +279,10 @@ fn compose(letters: &[DeadLetter], outputs: &Path) -> Vec<u8> {
             last_attempt: letter.failed_at,
             retry_count: letter.attempts.saturating_sub(1),
             priority: letter.priority,
-            project_dir: letter.output_dir.as_ref().map(|name| outputs.join(name)),
+            project_dir: letter
+                .output_dir
+                .as_ref()
+                .map(|name| workdir.product(name, &letter.id.0, letter.last_attempt)),
         })
         .collect();
     let mut text = serde_json::to_vec_pretty(&entries).expect("plain data serialises");
@@ -354,7 +357,7 @@ mod tests {
             priority: 10.0,
             output_dir: Some("t-a".to_owned()),
         };
-        let text = compose(&[letter], Path::new("/w/implementation_outputs"));
+        let text = compose(&[letter], &Workdir::open(Path::new("/")).unwrap());
         let entries: Value = serde_json::from_slice(&text).unwrap();
         assert_eq!(
             entries[0],
@@ -362,7 +365,7 @@ mod tests {
                 "id": "a", "run_id": null, "source": "ideas", "title": "t", "description": "d", "language": "python",
                 "error_type": "exit", "last_error": "exit status 1", "first_attempt": "1970-01-01T00:00:00.000Z",
                 "last_attempt": "1970-01-01T00:00:01.000Z", "retry_count": 3, "priority": 10.0,
-                "project_dir": "/w/implementation_outputs/t-a"
+                "project_dir": "/implementation_outputs/t-a"
             })
         );
     }

@@ -220,7 +220,12 @@ fn verdicts_of_the_gate_are_reported_until_the_job_is_dismissed() {
     bed.work_until_idle(&[]);
     let item = items(&bed).unwrap().remove(0);
     assert_eq!((&item["problem"], &item["id"]), (&json!("gate"), &json!("g")), "{item:#}");
-    assert!(item["file"].as_str().unwrap().starts_with("implementation_outputs/"), "{item:#}");
+    let made = bed.join(item["file"].as_str().unwrap());
+    assert_eq!(std::fs::read_to_string(made.join("main.py")).unwrap(), "def (", "{item:#}");
+    let letters: Value = serde_json::from_str(&bed.read("implementation_outputs/retry_queue.json")).unwrap();
+    for path in [&letters[0]["project_dir"], &bed.job("g")["output_path"]] {
+        assert_eq!(path, made.to_str().unwrap());
+    }
     bed.put("implementation_outputs/retry_queue.json", "[]");
     bed.work_until_idle(&[]);
     assert_eq!(items(&bed), Some(vec![]));
