@@ -70,7 +70,15 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    let scene = match scene(&cli) {
+    let named = cli.dir.clone().filter(|dir| !dir.as_os_str().is_empty());
+    let workdir = match Workdir::open(&named.unwrap_or_else(|| ".".into())) {
+        Ok(workdir) => workdir,
+        // To whoever reads the code of a diagnosis, 2 would be a verdict.
+        Err(err) => {
+            return fail(&error_chain(&err), if cli.diagnose { Level::Unknown.code() } else { USAGE });
+        }
+    };
+    let scene = match scene(&cli, workdir) {
         Ok(scene) => scene,
         Err(err) => return fail(&err, USAGE),
     };
@@ -87,9 +95,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn scene(cli: &Cli) -> Result<Scene, String> {
-    let named = cli.dir.clone().filter(|dir| !dir.as_os_str().is_empty());
-    let workdir = Workdir::open(&named.unwrap_or_else(|| ".".into())).map_err(|err| error_chain(&err))?;
+fn scene(cli: &Cli, workdir: Workdir) -> Result<Scene, String> {
     let flags = LimitFlags { stale_after: cli.stale_after, interval: cli.interval };
     let mut scene = Scene::open(workdir, flags)?;
     if let Some(command) = &cli.restart_with {

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::bed::Bed;
-use crate::support::monitor::{diagnose, run, tree};
+use crate::support::monitor::{command, diagnose, run, tree};
 
 pub(super) fn said(report: &Value, check: &str) -> String {
     let checks = report["checks"].as_array().unwrap();
@@ -108,4 +108,13 @@ fn wrong_usage_and_limits_that_would_restart_healthy_workers_are_refused() {
         assert_eq!(run(&bed, args).status.code(), Some(2), "{args:?}");
     }
     assert_eq!(run(&bed, &["--test-alert"]).status.code(), Some(2), "no receiver is configured");
+}
+
+#[test]
+fn of_a_directory_that_is_not_there_the_diagnosis_is_unknown() {
+    let bed = Bed::new();
+    let mut diagnosis = command(&bed, &["--diagnose"]);
+    drop(bed);
+    let output = diagnosis.output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
 }
