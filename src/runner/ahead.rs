@@ -73,20 +73,18 @@ impl Ahead {
         Some(FreeSlot { index, holder, most, work })
     }
 
-    /// The next promised job, if the ledger still says what it said when it was claimed; everything that is not good any
-    /// more is in `stale`.
-    pub(super) fn take(&mut self, news: u64, stale: &mut Vec<Claimed>) -> Option<Claimed> {
+    /// The next promised job, while the ledger says what it said when that was claimed. Otherwise everything that is not
+    /// good any more, to be given back.
+    pub(super) fn take(&mut self, news: u64) -> Result<Claimed, Vec<Claimed>> {
         if let Some(dealt) = self.offer.as_mut().and_then(|offer| offer.try_recv().ok()) {
             self.offer = None;
             self.keep(dealt);
         }
-        let is_good =
-            self.promised.front().is_some_and(|one| one.as_of == news && Instant::now() <= one.until);
-        if is_good {
-            return self.promised.pop_front().map(|one| one.claimed);
+        let now = Instant::now();
+        match self.promised.pop_front() {
+            Some(one) if one.as_of == news && now <= one.until => Ok(one.claimed),
+            first => Err(first.into_iter().chain(self.promised.drain(..)).map(|one| one.claimed).collect()),
         }
-        stale.extend(self.promised.drain(..).map(|one| one.claimed));
-        None
     }
 
     /// Waits for the answer to the offer of an idle slot: the job that starts now. `None` when the scheduler dropped it.

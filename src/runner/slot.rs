@@ -140,9 +140,6 @@ impl Slot {
             }
             if self.execute(&mut live, claimed).await? {
                 link = Some(live);
-            } else {
-                // What was promised was claimed for the holder that is gone.
-                self.give_back().await?;
             }
         }
         Ok(())
@@ -150,12 +147,11 @@ impl Slot {
 
     /// The job that starts now; `None` when there will be none.
     async fn next(&mut self, live: &Link) -> anyhow::Result<Option<Claimed>> {
-        let mut stale = Vec::new();
-        let promised = self.ahead.take(*self.news.borrow(), &mut stale);
-        if promised.is_some() {
-            return Ok(promised);
+        let news = *self.news.borrow();
+        match self.ahead.take(news) {
+            Ok(promised) => return Ok(Some(promised)),
+            Err(stale) => self.withdraw(stale).await?,
         }
-        self.withdraw(stale).await?;
         self.offer(live, false);
         Ok(self.ahead.answer().await)
     }
@@ -221,6 +217,10 @@ impl Slot {
             Err(err) => Some(Left::Over(Ending::from(err))),
         };
         let reusable = left.is_some();
+        if !matches!(left, Some(Left::Over(_))) {
+            // What was promised was claimed for this holder.
+            self.give_back().await?;
+        }
         let ending = match left {
             Some(Left::Over(ending)) => self.unless_taken(&claimed, ending).await?,
             Some(Left::HandedOver) => return Ok(false),
@@ -268,10 +268,12 @@ impl Slot {
 
     /// A claim is not synced, so a power cut may take it out of the ledger and leave its folder. Then the number is used
     /// up, and the job has another attempt once nothing of that one can be alive.
-    async fn unless_taken(&self, claimed: &Claimed, ending: Ending) -> anyhow::Result<Ending> {
+    async fn unless_taken(&mut self, claimed: &Claimed, ending: Ending) -> anyhow::Result<Ending> {
         if !ending.finds_its_folder() {
             return Ok(ending);
         }
+        // It may take long, and nobody shall wait for it.
+        self.give_back().await?;
         settle::end_marked(self.shared.shop.token(claimed), || self.shared.board.kill_pending(self.index))
             .await
             .context("cannot tell what became of an attempt that the ledger does not know")?;

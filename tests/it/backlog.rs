@@ -1,6 +1,7 @@
 //! A long backlog of brief jobs, of which slots claim several ahead: nobody waits for it, nothing starts for it that
 //! should not, and what was claimed and not begun has not been an attempt.
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use stallproof::clock::Millis;
 use stallproof::job::{Outcome, State};
@@ -102,6 +103,32 @@ fn a_worker_that_dies_in_a_backlog_loses_and_repeats_nothing() {
         let ran = attempts.iter().filter(|one| one.outcome != Some(Outcome::Interrupted));
         assert_eq!((ran.count(), job.attempts), (1, 1), "{attempts:?}");
     }
+    bed.assert_ledger_is_sound();
+}
+
+#[test]
+fn a_holder_that_dies_in_a_backlog_takes_nothing_along_but_what_it_runs() {
+    let bed = bed(brief(MANY));
+    let worker = bed.start(&["--until-idle"]);
+    for part in 1..6_u64 {
+        wait_until("more work done", || completed(&bed) >= part * 100);
+        for holder in worker.holders() {
+            holder.signal(Signal::SIGKILL).unwrap();
+        }
+    }
+    assert_eq!(worker.wait(), Some(0));
+    assert_eq!(completed(&bed), MANY as u64);
+    let reader = reader(&bed).unwrap();
+    let mut again = 0;
+    for job in reader.jobs(&JobFilter::default()).unwrap() {
+        let outcomes: Vec<_> = reader.attempts(job.seq).unwrap().iter().map(|one| one.outcome).collect();
+        let (last, earlier) = outcomes.split_last().unwrap();
+        assert_eq!(*last, Some(Outcome::Succeeded));
+        let was_with_its_holder = |one: &_| matches!(one, Some(Outcome::Lost | Outcome::Interrupted));
+        assert!(earlier.iter().all(was_with_its_holder), "{outcomes:?}");
+        again += earlier.len();
+    }
+    assert!(again <= 10, "{again} attempts went with the two holders that were killed five times");
     bed.assert_ledger_is_sound();
 }
 
