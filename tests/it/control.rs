@@ -319,7 +319,7 @@ fn a_hangup_reloads_and_a_person_s_slots_last_until_the_file_says_otherwise() {
 fn a_drain_of_an_earlier_worker_is_not_obeyed_by_the_next() {
     let bed = bed_with(1, "");
     let first = bed.start(&[]);
-    first.signal(Signal::SIGSTOP);
+    bed.freeze(&first);
     control(&bed).ask(&[Order::Drain]).unwrap();
     first.sigkill();
     let mut second = bed.start(&[]);
@@ -351,7 +351,7 @@ fn a_drain_is_an_event_that_is_marked_before_the_worker_ends() {
 fn a_worker_that_follows_no_events_is_drained_by_a_signal() {
     let bed = bed_with(1, "");
     let worker = bed.start(&[]);
-    worker.signal(Signal::SIGSTOP);
+    bed.freeze(&worker);
     let mut drain = bed.command(&["drain"]).spawn().unwrap();
     let taken_back = || reader(&bed).events(0).unwrap().first().and_then(|event| event.effect.clone());
     assert!(!wait_for("the event to be taken back", taken_back).ok);
@@ -367,7 +367,7 @@ fn a_stopped_worker_keeps_nobody_from_pausing_or_cancelling() {
     let worker = bed.start(&[]);
     wait_started(&bed, 1);
     let waiting = if started(&bed) == ["a"] { "b" } else { "a" };
-    worker.signal(Signal::SIGSTOP);
+    bed.freeze(&worker);
     let start = Instant::now();
     assert_eq!(bed.ok(&["pause"]), "everything  paused\n");
     assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());

@@ -209,7 +209,7 @@ fn the_worker_itself_may_be_the_reason() {
     add(&bed, &json!({"id": "runs", "title": "t"}));
     let told = wait_until_why(&bed, "runs", "running");
     assert!(told["sentence"].as_str().unwrap().contains("attempt 1 of 4"), "{told:#}");
-    worker.signal(Signal::SIGSTOP);
+    bed.freeze(&worker);
     add(&bed, &json!({"id": "a", "title": "t"}));
     assert_why(&bed, "a", "next", "nothing holds it");
     wait_until_why(&bed, "a", "worker_stale");

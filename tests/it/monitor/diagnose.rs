@@ -24,7 +24,7 @@ fn every_state_of_a_worker_has_its_exit_code() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert_eq!(text.trim_end().lines().last(), Some("SYSTEM HEALTHY - All checks passed"));
-    worker.signal(Signal::SIGSTOP);
+    bed.freeze(&worker);
     let (report, code) = diagnose(&bed, &[]);
     assert!(code == 2 && said(&report, "worker").contains("stopped by a signal"), "{report:#}");
     worker.signal(Signal::SIGCONT);

@@ -1,7 +1,5 @@
 //! Keys of `[monitor]` that no other test needs.
 
-use nix::sys::signal::Signal;
-
 use super::diagnose::said;
 use crate::support::bed::Bed;
 use crate::support::monitor::{command, diagnose, watch};
@@ -13,7 +11,7 @@ fn work_that_stands_still_is_stuck_after_as_long_as_the_configuration_says() {
         let bed = Bed::with_config(&format!("[monitor]\nstuck_after = \"{span}\"\n"));
         let worker = bed.start(&[]);
         // It holds the directory and has a free slot, and starts nothing of what comes now.
-        worker.signal(Signal::SIGSTOP);
+        bed.freeze(&worker);
         bed.ok(&["add", "--title", "waits", "--", "true"]);
         (bed, worker)
     });

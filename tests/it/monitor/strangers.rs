@@ -76,7 +76,7 @@ fn cleanup_lists_one_stale_worker_and_only_force_ends_it() {
     let stale_after = "[monitor]\nstale_after = \"3s\"\n";
     let (stale, live) = (Bed::with_config(stale_after), Bed::with_config(stale_after));
     let (frozen, mut working) = (stale.start(&[]), live.start(&[]));
-    frozen.signal(Signal::SIGSTOP);
+    stale.freeze(&frozen);
     let pid = frozen.pid().as_raw();
     let listed = wait_for("the stale worker to be listed", || {
         let listed = stale.json(&["cleanup", "--json"]);

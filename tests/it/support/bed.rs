@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use stallproof::runner::process::{ProcessId, descendants};
 
-use super::wait::wait_for;
+use super::wait::{LIMIT, wait_for, wait_until};
 
 /// A scratch working directory.
 pub struct Bed {
@@ -186,6 +186,22 @@ impl Bed {
     pub fn heartbeat_age(&self) -> Duration {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
         Duration::from_secs_f64((now - self.status()["timestamp"].as_f64().unwrap()).max(0.0))
+    }
+
+    /// Stops a worker by a signal while it holds no lock of the ledger: stopped within a write it would keep everybody
+    /// else from writing, which is not what a test of a stopped worker asks for.
+    pub fn freeze(&self, worker: &Worker) {
+        let ledger = rusqlite::Connection::open(self.join(".stallproof/ledger.db")).unwrap();
+        ledger.busy_timeout(LIMIT).unwrap();
+        ledger.execute_batch("BEGIN IMMEDIATE").unwrap();
+        worker.signal(Signal::SIGSTOP);
+        let tasks = format!("/proc/{}/task", worker.pid());
+        let is_stopped = |task: std::io::Result<fs::DirEntry>| {
+            let stat = fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+            stat.rsplit(')').next().is_some_and(|fields| fields.trim_start().starts_with('T'))
+        };
+        wait_until("every thread of the worker to stop", || fs::read_dir(&tasks).unwrap().all(is_stopped));
+        ledger.execute_batch("ROLLBACK").unwrap();
     }
 
     /// Starts a worker and waits until it is ready (or has ended, for one that ends by itself).
