@@ -8,6 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 use super::array::{ScanError, ScanErrorKind};
 use super::intake::{Intake, is_passing};
 use super::look::{Content, Looker, Sight};
+use super::lookout::Rest;
 use super::open::{Fingerprint, Writers, writers};
 use super::problem::{Desk, Problem, ProblemKind};
 use super::quarantine::Quarantine;
@@ -46,7 +48,7 @@ const MISSED: &str = "entries are gone; looking again before their jobs are canc
 /// See the module.
 #[derive(Debug)]
 pub struct ArraySource {
-    path: PathBuf,
+    path: Arc<Path>,
     label: String,
     intake: Intake,
     quarantine: Quarantine,
@@ -116,7 +118,7 @@ impl ArraySource {
         let now = Instant::now();
         Self {
             label: label_of(&path),
-            path,
+            path: path.into(),
             intake,
             quarantine,
             tidy,
@@ -175,12 +177,8 @@ impl ArraySource {
     fn look_is_due(&mut self, now: Instant) -> bool {
         self.doing.step("stat");
         self.is_behind = false;
-        let print = match std::fs::symlink_metadata(&self.path) {
-            Ok(meta) => Some(Fingerprint::of(&meta)),
-            Err(err) if err.kind() == io::ErrorKind::NotFound => None,
-            // Opening it will say what is wrong.
-            Err(_) => return now >= self.next_look,
-        };
+        // Else opening it will say what is wrong.
+        let Ok(print) = Fingerprint::of_name(&self.path) else { return now >= self.next_look };
         if print == self.face.print && self.state != FileState::Unread {
             return now >= self.next_look;
         }
@@ -410,6 +408,17 @@ impl Source for ArraySource {
             }
             Err(err) => Err(err),
         }
+    }
+
+    fn rest(&self) -> Option<Rest> {
+        let is_good = self.state == FileState::Good;
+        if self.is_behind || self.cursor.is_none() || !(is_good || self.state == FileState::Missing) {
+            return None;
+        }
+        let left = self.tidy.rest(if is_good { self.view.pending() } else { 0 })?;
+        let until = Instant::now().checked_add(left).map_or(self.next_look, |at| at.min(self.next_look));
+        let path = Arc::clone(&self.path);
+        Some(Rest { path, print: self.face.print, until, news: Some(self.ready.clone()) })
     }
 
     fn doing(&self) -> Doing {

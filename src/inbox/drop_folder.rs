@@ -22,6 +22,7 @@ use self::moves::{Claim, Moves};
 use self::names::{Names, Next};
 use self::refused::Refused;
 use super::intake::{BATCH_BYTES, BATCH_ENTRIES, Intake, is_passing};
+use super::lookout::Rest;
 use super::open::{Fingerprint, OpenError, Writers, open_regular, writers};
 use super::problem::{Desk, Problem, ProblemKind};
 use super::source::{Doing, Round, Source};
@@ -430,6 +431,14 @@ impl Source for DropFolder {
             }
             Err(err) => Err(err),
         }
+    }
+
+    fn rest(&self) -> Option<Rest> {
+        if !self.prepared || self.more || !self.limbo.is_empty() {
+            return None;
+        }
+        let until = self.next_list.min(self.refused.next_look());
+        Some(Rest { path: self.moves.folder().into(), print: self.face, until, news: None })
     }
 
     fn doing(&self) -> Doing {

@@ -3,8 +3,8 @@
 //! Owns every touch of a queue file: opening it safely ([`open`]), splitting it into elements in bounded memory
 //! ([`mod@array`]), recording them ([`parse`], [`intake`]), and cutting finished ones out ([`prune`]). A [`source`] does that
 //! one round at a time, for a queue file ([`array_source`]) or a folder ([`drop_folder`]); the loop around it ([`poller`])
-//! keeps it off the runtime threads. Never decides what runs, and never writes a file that does not parse. All of it
-//! blocks but the poller.
+//! keeps it off the runtime threads, and says when it is its turn the [`lookout`]. Never decides what runs, and never writes a file that does not parse. All of it
+//! blocks but these two.
 
 pub mod array;
 pub mod array_source;
@@ -15,6 +15,7 @@ mod fields;
 pub mod intake;
 mod judge;
 mod look;
+pub mod lookout;
 pub mod open;
 pub mod parse;
 pub mod policy;

@@ -49,6 +49,15 @@ impl Fingerprint {
         }
     }
 
+    /// Of what has this name, links not followed; `None` when nothing has.
+    pub fn of_name(path: &Path) -> io::Result<Option<Self>> {
+        match std::fs::symlink_metadata(path) {
+            Ok(meta) => Ok(Some(Self::of(&meta))),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(err) => Err(err),
+        }
+    }
+
     /// Of an open file, whatever has happened to its name.
     pub fn of_file(file: &File) -> io::Result<Self> {
         file.metadata().map(|meta| Self::of(&meta))

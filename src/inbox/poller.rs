@@ -1,16 +1,18 @@
 //! The loop around a source: one blocking round at a time, off the runtime threads, with a deadline.
 //!
-//! Owns the rhythm, the part of the status file and the published [`SourceView`]. At most one blocking call is in
-//! flight per source: the source moves into it and comes back with it. When a round makes no progress for two seconds
+//! Owns the part of the status file and the published [`SourceView`]; whose turn it is says [`super::lookout`]. At most
+//! one blocking call is in flight per source: the source moves into it and comes back with it. When a round makes no progress for two seconds
 //! (a dead mount, a stalled open) the loop goes on turning and says so, and takes the late result when it comes.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
+use super::lookout::Rest;
 use super::source::{Doing, Round, Source, SourceView};
 use crate::clock::Millis;
 use crate::ledger::LedgerError;
@@ -21,28 +23,27 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// How long a stop waits for the round in flight; it is safe to die at any instant, only untidy.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What the loop needs beside its source.
+/// What the loop and the lookout share about a source.
 #[derive(Debug)]
 pub struct Shell {
-    /// Name of the source, for logs.
-    pub name: String,
-    /// Between the starts of two rounds.
-    pub interval: Duration,
-    /// The source's part of the status file.
-    pub part: Part,
-    /// Where the source's view is published.
-    pub view: watch::Sender<SourceView>,
-    /// Becomes true when the worker stops.
-    pub stop: watch::Receiver<bool>,
+    name: String,
+    part: Part,
+    view: watch::Sender<SourceView>,
+    rest: Mutex<Option<Rest>>,
+    turn: Notify,
 }
+
+const NO_PANIC: &str = "no panic happens under this lock";
 
 type Finished<S> = (S, Result<Round, LedgerError>);
 
-/// Polls until told to stop. An error means that the worker must end: the ledger is gone, or a round panicked.
-pub async fn run<S: Source>(source: S, shell: Shell) -> anyhow::Result<()> {
-    let mut ticks = tokio::time::interval(shell.interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut stop = shell.stop.clone();
+/// Does a round whenever it is the source's turn, until told to stop. An error means that the worker must end: the
+/// ledger is gone, or a round panicked.
+pub async fn run<S: Source>(
+    source: S,
+    shell: Arc<Shell>,
+    mut stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
     let doing = source.doing();
     let mut idle = Some(source);
     let mut flight: Option<JoinHandle<Finished<S>>> = None;
@@ -53,11 +54,14 @@ pub async fn run<S: Source>(source: S, shell: Shell) -> anyhow::Result<()> {
             () = stopped(&mut stop) => break,
             done = land(&mut flight), if flight.is_some() => {
                 flight = None;
-                idle = Some(shell.took(done?)?);
+                let source = shell.took(done?)?;
+                shell.set_rest(source.rest());
+                idle = Some(source);
                 watchdog.rest();
             }
-            _ = ticks.tick() => {
+            () = shell.turn_given() => {
                 if let Some(mut source) = idle.take() {
+                    shell.set_rest(None);
                     watchdog.start(&doing);
                     flight = Some(tokio::task::spawn_blocking(move || {
                         let round = source.round();
@@ -89,6 +93,41 @@ async fn land<S>(flight: &mut Option<JoinHandle<Finished<S>>>) -> anyhow::Result
 }
 
 impl Shell {
+    /// Of the source `name`, whose part of the status file and whose view these are.
+    #[must_use]
+    pub fn new(name: &str, part: Part, view: watch::Sender<SourceView>) -> Self {
+        Self { name: name.to_owned(), part, view, rest: Mutex::new(None), turn: Notify::new() }
+    }
+
+    /// It is this source's turn.
+    pub fn turn(&self) {
+        self.turn.notify_one();
+    }
+
+    /// Waits for a turn; several that nobody waited for are one. Cancel safe.
+    pub async fn turn_given(&self) {
+        self.turn.notified().await;
+    }
+
+    /// The source's rest, while it rests.
+    pub fn rest(&self) -> Option<Rest> {
+        self.rest.lock().expect(NO_PANIC).clone()
+    }
+
+    /// The source rests: a round would have found nothing and published nothing new.
+    pub fn quiet_round(&self) {
+        self.part.round_done();
+        self.view.send_if_modified(|view| {
+            view.rounds += 1;
+            false
+        });
+    }
+
+    /// The source rests, or does not any more.
+    pub fn set_rest(&self, rest: Option<Rest>) {
+        *self.rest.lock().expect(NO_PANIC) = rest;
+    }
+
     /// Publishes what a round found and gives the source back.
     fn took<S>(&self, (source, round): Finished<S>) -> anyhow::Result<S> {
         let round = round.with_context(|| format!("source `{}`", self.name))?;

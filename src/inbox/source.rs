@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::lookout::Rest;
 use crate::ledger::LedgerError;
 
 /// Where entries come from.
@@ -15,6 +16,9 @@ pub trait Source: Send + 'static {
     ///
     /// Anything wrong with the input is part of [`Round`]; an error means that the ledger cannot be used any more.
     fn round(&mut self) -> Result<Round, LedgerError>;
+
+    /// As long as what holds the next round would find nothing to do; `None` when that cannot be said. Touches nothing.
+    fn rest(&self) -> Option<Rest>;
 
     /// Names the step this source is in. Every call gives the same one.
     fn doing(&self) -> Doing;

@@ -1,5 +1,6 @@
 //! Builds a source for everything that is configured and starts the loop around each.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -12,6 +13,7 @@ use super::drop_folder::DropFolder;
 use super::exposure::exposures;
 use super::intake::Intake;
 use super::look::MAX_FILE_BYTES;
+use super::lookout::Lookout;
 use super::poller::{Shell, run};
 use super::problem::{Board, Desk};
 use super::prune::Site;
@@ -49,7 +51,7 @@ pub fn spawn(
     tasks: &mut JoinSet<anyhow::Result<()>>,
     stop: watch::Receiver<bool>,
 ) -> Vec<watch::Receiver<SourceView>> {
-    let mut views = Vec::new();
+    let (mut views, mut shells) = (Vec::new(), Vec::new());
     let config = ctx.settings.config();
     let (asked, workdir) = (config.clone(), ctx.workdir.clone());
     // Asked once and waited for by nobody: one that does not answer costs a thread, as everywhere. A diagnosis asks again.
@@ -62,20 +64,19 @@ pub fn spawn(
         let unread = SourceView { name: name.clone(), ..SourceView::default() };
         let (view, receiver) = watch::channel(unread);
         let label = source.path.file_name().unwrap_or(source.path.as_os_str()).to_string_lossy();
-        let shell = Shell {
-            name: name.clone(),
-            interval: config.poll_interval,
-            part: ctx.progress.part(&format!("poller {}", terminal::escape(&label)), LIMIT),
-            view,
-            stop: stop.clone(),
-        };
+        let part = ctx.progress.part(&format!("poller {}", terminal::escape(&label)), LIMIT);
+        let shell = Arc::new(Shell::new(name, part, view));
+        shells.push(Arc::clone(&shell));
         let intake = Intake::new(name, ctx.settings.clone(), ctx.ledger.clone(), Handle::current());
         match source.kind {
-            SourceKind::Array => tasks.spawn(run(ctx.array(name, source, intake), shell)),
-            SourceKind::Directory => tasks.spawn(run(ctx.directory(name, source, intake), shell)),
+            SourceKind::Array => tasks.spawn(run(ctx.array(name, source, intake), shell, stop.clone())),
+            SourceKind::Directory => {
+                tasks.spawn(run(ctx.directory(name, source, intake), shell, stop.clone()))
+            }
         };
         views.push(receiver);
     }
+    tasks.spawn(Lookout::new(config.poll_interval, shells).run(stop));
     views
 }
 

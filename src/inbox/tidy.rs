@@ -132,6 +132,14 @@ impl Tidy {
         refusal.or_else(|| self.tend_error.as_ref().map(|err| format!("limbo: {err}")))
     }
 
+    /// How long a round has nothing to do as long as nothing changes; `None` when it may have. `pending`: entries that
+    /// could be taken out.
+    #[must_use]
+    pub fn rest(&self, pending: u64) -> Option<Duration> {
+        let is_idle = pending == 0 && self.refusal.is_none() && self.waiting.is_none();
+        is_idle.then(|| self.pruner.next_tend().unwrap_or(Duration::MAX))
+    }
+
     /// Looks after displaced files where that is due, and prunes when it is worth it.
     pub fn round(&mut self, now: Instant, subject: Subject<'_>) -> Result<(), LedgerError> {
         let before = self.own_print;

@@ -16,6 +16,8 @@ use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 
 use crate::support::bed::Bed;
+use crate::support::monitor::diagnose;
+use crate::support::mount::{Mounted, apart};
 use crate::support::rights::{Right, may};
 use crate::support::strace;
 use crate::support::wait::{wait_for, wait_until};
@@ -180,6 +182,51 @@ fn an_open_that_stalls_is_named_and_stops_nothing_else() {
             stops_soon(worker);
         }
     }
+}
+
+#[test]
+fn a_folder_whose_file_system_does_not_answer_is_named_and_stops_nothing_else() {
+    if !may(&[Right::Mount, Right::Fuse]) {
+        return;
+    }
+    apart(|| {
+        let bed = Bed::with_config(QUICK);
+        let folder = bed.join("implementations");
+        // Once under a worker that has the folder at rest, once before a worker starts.
+        let mut worker = bed.start(&[]);
+        let rounds = || bed.status()["progress"]["poller implementations"]["counter"].as_u64();
+        wait_for("a few rounds", || rounds().filter(|&rounds| rounds > 5));
+        for turn in ["under", "before"] {
+            let (mount, server) = Mounted::silent(&folder);
+            if turn == "before" {
+                stops_soon(worker);
+                worker = bed.start(&[]);
+            }
+            wait_for("the stall", || {
+                bed.degraded().get("implementations").filter(|why| why.contains("stalled")).map(drop)
+            });
+            for source in ["ideas_log", "QAissue"] {
+                let id = format!("{turn}-{source}");
+                bed.put(&format!("{source}.json"), one(&id));
+                completed(&bed, &id);
+            }
+            assert!(bed.heartbeat_age() < SOON, "{:?}", bed.heartbeat_age());
+            let (report, code) = diagnose(&bed, &[]);
+            let told = report.to_string();
+            let named = ["poller `implementations` is degraded: stalled", "no answer within 5s"];
+            assert!(code == 3 && named.iter().all(|name| told.contains(name)), "{code} {report:#}");
+            drop(server);
+            wait_for("the failure", || {
+                bed.degraded().get("implementations").filter(|why| why.contains("not connected")).map(drop)
+            });
+            drop(mount);
+            wait_for("recovery", || bed.degraded().is_empty().then_some(()));
+            bed.put("new", one(turn));
+            fs::rename(bed.join("new"), folder.join("x.json")).unwrap();
+            completed(&bed, turn);
+        }
+        stops_soon(worker);
+    });
 }
 
 #[test]

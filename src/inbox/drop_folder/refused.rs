@@ -42,6 +42,11 @@ impl Refused {
         Self { folder, face: None, next_look: Instant::now(), known: HashMap::new() }
     }
 
+    /// When [`Self::look`] has something to do again.
+    pub(super) fn next_look(&self) -> Instant {
+        self.next_look
+    }
+
     /// Looks again if something may have changed; `true` when it did.
     pub(super) fn look(&mut self, intake: &Intake, doing: &Doing, now: Instant) -> bool {
         if now < self.next_look {

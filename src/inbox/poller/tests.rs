@@ -3,6 +3,7 @@
 use std::sync::mpsc;
 
 use super::*;
+use crate::inbox::lookout::Lookout;
 use crate::status::{PartStatus, Progress};
 
 /// A source whose rounds are scripted from the test.
@@ -18,6 +19,10 @@ impl Source for Scripted {
             Ok(round) => round,
             Err(_) => panic!("the script is over"),
         }
+    }
+
+    fn rest(&self) -> Option<Rest> {
+        None
     }
 
     fn doing(&self) -> Doing {
@@ -39,15 +44,10 @@ fn bed() -> Bed {
     let (view_tx, view) = watch::channel(SourceView { name: "ideas".to_owned(), ..SourceView::default() });
     let (stop, stop_rx) = watch::channel(false);
     let progress = Progress::default();
-    let shell = Shell {
-        name: "ideas".to_owned(),
-        interval: Duration::from_millis(5),
-        part: progress.part("poller", Duration::from_secs(10)),
-        view: view_tx,
-        stop: stop_rx,
-    };
+    let shell = Arc::new(Shell::new("ideas", progress.part("poller", Duration::from_secs(10)), view_tx));
+    tokio::spawn(Lookout::new(Duration::from_millis(5), vec![Arc::clone(&shell)]).run(stop_rx.clone()));
     let doing = Doing::default();
-    let task = tokio::spawn(run(Scripted { doing: doing.clone(), rounds }, shell));
+    let task = tokio::spawn(run(Scripted { doing: doing.clone(), rounds }, shell, stop_rx));
     Bed { doing, script, view, progress, stop, task }
 }
 

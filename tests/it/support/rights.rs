@@ -14,6 +14,8 @@ pub enum Right {
     Mount,
     /// Make a file system in a file and mount it.
     Loop,
+    /// Serve a file system that it mounts.
+    Fuse,
     /// Start programs as another user.
     User,
 }
@@ -24,6 +26,7 @@ impl Right {
             Self::Strace => "strace",
             Self::Mount => "mount",
             Self::Loop => "loop",
+            Self::Fuse => "fuse",
             Self::User => "user",
         }
     }
@@ -37,6 +40,7 @@ impl Right {
                 "image=$(mktemp) && truncate -s 4M $image && mkfs.ext4 -q $image && \
                  unshare -m mount -o loop $image /mnt; ended=$?; rm -f $image; exit $ended"
             }
+            Self::Fuse => "unshare -m sh -c 'exec 7<>/dev/fuse; grep -q fuse$ /proc/filesystems'",
             Self::User => "setpriv --reuid 65534 --regid 65534 --clear-groups true",
         }
     }
