@@ -4,11 +4,12 @@
 //! id is its own and that time. Cron expressions have five fields and are meant in the system's time zone, unless a
 //! sixth word names another.
 
+mod cron;
+
 use std::fmt;
 use std::time::Duration;
 
-use cronexpr::{Crontab, FallbackTimezoneOption, ParseOptions, parse_crontab_with};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use crate::clock::Millis;
 use crate::duration::parse_duration;
@@ -71,10 +72,9 @@ impl Recurrence {
     /// # Errors
     /// Where it stops making sense.
     pub fn cron(text: &str) -> Result<Self, String> {
-        let crontab = crontab(text)?;
-        match crontab.find_next(Timestamp::UNIX_EPOCH) {
-            Ok(_) => Ok(Self::Cron(text.to_owned())),
-            Err(_) => Err(format!("`{text}` names a time that never comes")),
+        match cron::next(text, Millis(0))? {
+            Some(_) => Ok(Self::Cron(text.to_owned())),
+            None => Err(format!("`{text}` names a time that never comes")),
         }
     }
 
@@ -95,7 +95,7 @@ impl Recurrence {
     pub fn first_after(&self, from: Millis) -> Option<Millis> {
         match self {
             Self::Every(span) => Some(from.plus_ms(step_ms(*span))),
-            Self::Cron(text) => next_by_cron(text, from),
+            Self::Cron(text) => cron::next(text, from).ok().flatten(),
         }
     }
 
@@ -131,7 +131,7 @@ impl Recurrence {
                 let missed = (now.0 - due.0) / step;
                 Some(due.plus_ms((missed + 1).saturating_mul(step)))
             }
-            Self::Cron(text) => next_by_cron(text, now),
+            Self::Cron(text) => cron::next(text, now).ok().flatten(),
         }
     }
 }
@@ -152,25 +152,9 @@ fn step_ms(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn crontab(text: &str) -> Result<Crontab, String> {
-    let mut options = ParseOptions::default();
-    options.fallback_timezone_option = FallbackTimezoneOption::System;
-    parse_crontab_with(text, options).map_err(|err| {
-        // The library draws a caret under the place, on lines of their own; the last line says what is wrong.
-        let said = err.to_string();
-        let what = said.lines().last().unwrap_or_default().trim().trim_start_matches('^').trim();
-        format!("expected five fields such as \"30 2 * * 1-5\", found \"{text}\": {what}")
-    })
-}
-
-fn next_by_cron(text: &str, after: Millis) -> Option<Millis> {
-    let after = Timestamp::from_millisecond(after.0).ok()?;
-    let next = crontab(text).ok()?.find_next(after).ok()?;
-    Some(Millis(next.timestamp().as_millisecond()))
-}
-
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use proptest::prelude::*;
 
     use super::*;

@@ -64,7 +64,7 @@ pub struct Options {
 
 /// Threads that run async code; there is little of it, the rest waits. Two, so that one that is held up by a large entry
 /// does not hold up the others.
-const RUNTIME_THREADS: usize = 2;
+const RUNTIME_THREADS: usize = 1;
 /// Threads for blocking calls. Each source has at most one in flight, so one that hangs costs one.
 const BLOCKING_THREADS: usize = 64;
 /// How long the last call into the ledger may take at the end.

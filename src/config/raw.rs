@@ -161,7 +161,7 @@ struct RawWebhook {
 impl RawConfig {
     pub(super) fn check(self, workdir: &Workdir) -> Result<Config, String> {
         let allow = self.allow_commands.or(self.worker.allow_commands).unwrap_or(false);
-        let poll_interval = self.poll.interval.map_or(Duration::from_millis(50), |span| span.0);
+        let poll_interval = self.poll.interval.map_or(Duration::from_millis(30), |span| span.0);
         if poll_interval < Duration::from_millis(1) {
             return Err("`poll.interval` is 0; use at least \"1ms\"".to_owned());
         }

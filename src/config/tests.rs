@@ -11,7 +11,7 @@ fn parse(text: &str) -> Result<Config, String> {
 #[test]
 fn an_empty_file_is_every_default() {
     let config = parse("").unwrap();
-    assert_eq!(config.poll_interval, Duration::from_millis(50));
+    assert_eq!(config.poll_interval, Duration::from_millis(30));
     assert_eq!(config.worker.handler, MATERIALIZE);
     assert_eq!(config.sources.keys().collect::<Vec<_>>(), ["drop", "ideas", "qa"]);
     assert!(config.rank_of("qa") < config.rank_of("ideas"));

@@ -70,28 +70,55 @@ pub struct Content {
     pub rejected: HashMap<ElementKey, (u64, u64)>,
 }
 
-/// An element that is not known yet.
+/// An element that is not known yet. There may be a million of them at once, so it is kept small.
 #[derive(Clone, Debug)]
 pub struct Unknown {
     /// Hash of its bytes.
     pub key: ElementKey,
-    /// Where it stands.
-    pub range: Range<u64>,
-    /// Line of its first byte, from 1.
-    pub line: u64,
-    /// Column of its first byte, from 1.
-    pub column: u64,
+    start: u32,
+    end: u32,
+    line: u32,
+    column: u32,
     /// SHA-256 of its bytes, when there are more of them than an entry may have.
-    pub overlong: Option<[u8; 32]>,
+    pub overlong: Option<Box<[u8; 32]>>,
     /// Whether it stands behind a place where the file is damaged.
     pub salvaged: bool,
+}
+
+impl Unknown {
+    fn new(key: ElementKey, item: &Item<'_>, salvaged: bool) -> Self {
+        const { assert!(MAX_FILE_BYTES <= u32::MAX as u64) };
+        // A file that has grown over the limit meanwhile is not the one that was opened, and is read again.
+        let narrow = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        Self {
+            key,
+            start: narrow(item.range.start),
+            end: narrow(item.range.end),
+            line: narrow(item.line),
+            column: narrow(item.column),
+            overlong: item.overlong.map(Box::new),
+            salvaged,
+        }
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn range(&self) -> Range<u64> {
+        u64::from(self.start)..u64::from(self.end)
+    }
+
+    /// Line and column of its first byte, from 1.
+    #[must_use]
+    pub fn place(&self) -> (u64, u64) {
+        (self.line.into(), self.column.into())
+    }
 }
 
 impl Content {
     /// The bytes of an element, or the first [`HEAD`] of one that is too long; `None` when they are not what was read
     /// before.
     pub fn read(&self, element: &Unknown) -> Option<Vec<u8>> {
-        let Range { start, mut end } = element.range;
+        let Range { start, mut end } = element.range();
         if element.overlong.is_some() {
             end = end.min(start + HEAD as u64);
         }
@@ -145,8 +172,7 @@ impl Sorter {
                 self.rejected.insert(key, (item.line, item.column));
             }
         } else if self.seen.insert(key) {
-            let (range, line, column) = (item.range.clone(), item.line, item.column);
-            self.unknown.push(Unknown { key, range, line, column, overlong: item.overlong, salvaged });
+            self.unknown.push(Unknown::new(key, item, salvaged));
         }
     }
 }
@@ -181,7 +207,7 @@ impl Looker<'_> {
         }
         let is_racy = fingerprint.is_racy(Millis::now());
         self.doing.step("read");
-        let mut sorter = Sorter::default();
+        let mut sorter = Sorter { view: self.last.to_fill(), ..Sorter::default() };
         let scanned = scan(Watched { file: &file, doing: self.doing }, Limits::default(), |item| {
             sorter.add(&item, self.last, false);
             ControlFlow::Continue(())

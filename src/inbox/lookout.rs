@@ -1,11 +1,12 @@
-//! The beat of all sources, and one look per beat at those that are at rest.
+//! The beat of all sources, and the looks at those that are at rest.
 //!
 //! Owns the interval. Most of the time nothing has changed anywhere: a source that is at rest hands in what it would look
-//! at itself, a [`Rest`], and as long as that holds it is not woken, so that a beat costs one blocking call however many
-//! sources there are. Whoever is not at rest has its turn with every beat.
+//! at itself, a [`Rest`], and as long as that holds it is not woken. Whoever is not at rest has its turn with every beat.
+//! All sources at rest are looked at in one blocking call; while everybody rests, a call that has found nothing is
+//! followed by one that looks twice as many times before it comes back, so that idling costs one wake-up per beat.
 //!
-//! A look that is not back by the next beat is waited for by nobody: until it is, every source does rounds of its own, so
-//! that the one whose file system does not answer is found out, and holds up no other.
+//! A call that is not back in time is waited for by nobody: until it is, every source does rounds of its own, so that the
+//! one whose file system does not answer is found out, and holds up no other.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +19,11 @@ use tokio::time::{MissedTickBehavior, timeout};
 
 use super::open::Fingerprint;
 use super::poller::Shell;
+
+/// How long a call goes on looking, at most.
+const LONGEST: Duration = Duration::from_millis(500);
+/// How much longer than its beats a call may take.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// What a source at rest would look at: it needs no round as long as all of this is as it was.
 #[derive(Clone, Debug)]
@@ -32,16 +38,36 @@ pub struct Rest {
     pub news: Option<watch::Receiver<u64>>,
 }
 
+/// What a look at a source at rest found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// It may rest on.
+    Nothing,
+    /// Nothing has changed, but its time has come.
+    Due,
+    /// Something has changed.
+    Change,
+}
+
 impl Rest {
-    /// Whether the rest is over for a reason that needs no look.
-    fn is_over(&self) -> bool {
+    /// What can be told without a look at its path.
+    fn glance(&self) -> Seen {
         let has_news = |news: &watch::Receiver<u64>| news.has_changed().unwrap_or(true);
-        Instant::now() >= self.until || self.news.as_ref().is_some_and(has_news)
+        if self.news.as_ref().is_some_and(has_news) {
+            Seen::Change
+        } else if Instant::now() >= self.until {
+            Seen::Due
+        } else {
+            Seen::Nothing
+        }
     }
 
     /// Looks. Blocks.
-    fn is_broken(&self) -> bool {
-        Fingerprint::of_name(&self.path).ok() != Some(self.print)
+    fn look(&self) -> Seen {
+        match self.glance() {
+            Seen::Nothing if Fingerprint::of_name(&self.path).ok() != Some(self.print) => Seen::Change,
+            seen => seen,
+        }
     }
 }
 
@@ -50,62 +76,91 @@ impl Rest {
 pub struct Lookout {
     interval: Duration,
     shells: Vec<Arc<Shell>>,
+    stop: watch::Receiver<bool>,
+    /// Looks in the next call, when everybody rests.
+    looks: u32,
+    /// A call that was not back in time.
+    late: Option<JoinHandle<Looked>>,
 }
 
-/// For each source that was looked at, its place among all and whether its rest is over.
-type Looked = Vec<(usize, bool)>;
+/// For each source that was looked at its place among all, and what was seen.
+type Looked = Vec<(usize, Seen)>;
 
 impl Lookout {
-    /// Of these sources, with this long from one beat to the next.
+    /// Of these sources, with this long from one beat to the next, until `stop` becomes true.
     #[must_use]
-    pub fn new(interval: Duration, shells: Vec<Arc<Shell>>) -> Self {
-        Self { interval, shells }
+    pub fn new(interval: Duration, shells: Vec<Arc<Shell>>, stop: watch::Receiver<bool>) -> Self {
+        Self { interval, shells, stop, looks: 1, late: None }
     }
 
     /// Beats until told to stop. An error, a panic in a look, must end the worker.
-    pub async fn run(self, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
-        let mut beats = tokio::time::interval(self.interval);
-        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut late: Option<JoinHandle<Looked>> = None;
-        loop {
-            tokio::select! {
-                biased;
-                _ = stop.wait_for(|&stop| stop) => return Ok(()),
-                _ = beats.tick() => {}
-            }
-            late = late.filter(|look| !look.is_finished());
-            late = if late.is_some() {
-                self.shells.iter().for_each(|shell| shell.turn());
-                late
-            } else {
-                self.beat().await?
-            };
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            _ = stop.wait_for(|&stop| stop) => Ok(()),
+            failed = self.beat_for_ever() => failed,
         }
     }
 
-    /// Gives a turn to every source that is not known to rest; the look, if it takes too long.
-    async fn beat(&self) -> anyhow::Result<Option<JoinHandle<Looked>>> {
+    async fn beat_for_ever(&mut self) -> anyhow::Result<()> {
+        let mut beats = tokio::time::interval(self.interval);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            beats.tick().await;
+            self.late = self.late.take().filter(|call| !call.is_finished());
+            if self.late.is_some() {
+                self.shells.iter().for_each(|shell| shell.turn());
+            } else {
+                self.beat().await?;
+                beats.reset();
+            }
+        }
+    }
+
+    /// Gives a turn to every source that is not known to rest.
+    async fn beat(&mut self) -> anyhow::Result<()> {
         let mut resting = Vec::new();
         for (place, shell) in self.shells.iter().enumerate() {
-            match shell.rest().filter(|rest| !rest.is_over()) {
+            match shell.rest().filter(|rest| rest.glance() == Seen::Nothing) {
                 Some(rest) => resting.push((place, rest)),
                 None => shell.turn(),
             }
         }
         if resting.is_empty() {
-            return Ok(None);
+            return Ok(());
         }
-        let looks = move || resting.into_iter().map(|(place, rest)| (place, rest.is_broken())).collect();
-        let mut look = tokio::task::spawn_blocking(looks);
-        let Ok(looked) = timeout(self.interval, &mut look).await else {
-            return Ok(Some(look));
+        let everybody = resting.len() == self.shells.len();
+        let looks = if everybody { self.looks } else { 1 };
+        let (interval, stop) = (self.interval, self.stop.clone());
+        let mut call = tokio::task::spawn_blocking(move || look(&resting, looks, interval, &stop));
+        let Ok(looked) = timeout(interval * looks + PATIENCE, &mut call).await else {
+            (self.late, self.looks) = (Some(call), 1);
+            return Ok(());
         };
-        let looked: Looked = looked.context("a look at the sources panicked")?;
-        for (place, is_broken) in looked {
-            let shell = &self.shells[place];
-            if is_broken { shell.turn() } else { shell.quiet_round() }
+        let looked = looked.context("a look at the sources panicked")?;
+        if looked.iter().any(|(_, seen)| *seen == Seen::Change) {
+            self.looks = 1;
+        } else if everybody && interval * looks * 2 <= LONGEST {
+            self.looks = looks * 2;
         }
-        Ok(None)
+        for (place, seen) in looked {
+            let shell = &self.shells[place];
+            if seen == Seen::Nothing { shell.quiet_round() } else { shell.turn() }
+        }
+        Ok(())
+    }
+}
+
+/// Looks at all of them, again after each interval until there is something to tell. Blocks.
+fn look(resting: &[(usize, Rest)], looks: u32, interval: Duration, stop: &watch::Receiver<bool>) -> Looked {
+    let mut left = looks;
+    loop {
+        let looked: Looked = resting.iter().map(|(place, rest)| (*place, rest.look())).collect();
+        left -= 1;
+        if left == 0 || looked.iter().any(|(_, seen)| *seen != Seen::Nothing) || *stop.borrow() {
+            return looked;
+        }
+        std::thread::sleep(interval);
     }
 }
 

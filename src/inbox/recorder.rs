@@ -5,6 +5,7 @@
 //! Duplicates and conflicts are left in the file and reported; nothing is dropped in silence.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use super::intake::{BATCH_BYTES, BATCH_ENTRIES, Intake, Sent};
 use super::look::{Content, Unknown};
@@ -76,6 +77,7 @@ impl<'a> Recorder<'a> {
     pub fn record(mut self, content: &'a mut Content) -> Result<Option<Recorded>, LedgerError> {
         self.view = std::mem::take(&mut content.view);
         let content = &*content;
+        self.view.reserve(content.unknown.len());
         let (mut batch, mut bytes) = (Vec::new(), 0);
         for element in &content.unknown {
             let Some(raw) = content.read(element) else { return Ok(None) };
@@ -124,7 +126,7 @@ impl<'a> Recorder<'a> {
                 continue;
             }
             self.is_legible &= !matches!(submission, Submission::Rejected { has_own_id: false, .. });
-            if let Some(problem) = self.intake.problem(submission, state, (element.line, element.column))? {
+            if let Some(problem) = self.intake.problem(submission, state, element.place())? {
                 if kind == IngestKind::New {
                     let reason = problem.error.as_str();
                     tracing::warn!(source = self.intake.source(), reason, "entry is rejected");
@@ -152,8 +154,8 @@ impl<'a> Recorder<'a> {
         let notice = |what: &str, (expected, fix): (&str, &str)| {
             let text = format!("{place}: id `{id}` {what}");
             let problem = Problem {
-                line: Some(element.line),
-                column: Some(element.column),
+                line: Some(element.place().0),
+                column: Some(element.place().1),
                 id: Some(own_id.clone()),
                 title: Some(title.clone()),
                 field: Some("id".to_owned()),
@@ -186,7 +188,7 @@ impl<'a> Recorder<'a> {
         }
         let state = self.intake.states(vec![seq])?.first().copied().unwrap_or(State::Queued);
         self.view.add(element.key, seq, state);
-        let place = (element.line, element.column);
+        let place = element.place();
         self.rejected.extend(self.intake.problem(&submission, state, place)?.map(|one| (element.key, one)));
         tracing::info!(source = self.intake.source(), job_id = id, "edited entry replaces its queued job");
         Ok(None)
@@ -194,13 +196,17 @@ impl<'a> Recorder<'a> {
 
     fn submission(&self, element: &Unknown, raw: &[u8]) -> Submission {
         let place = self.place(element);
-        match element.overlong {
+        match &element.overlong {
             None => self.intake.parse(raw, place),
-            Some(hash) => overlong(raw, ContentHash(hash), element.range.end - element.range.start, place),
+            Some(hash) => {
+                let Range { start, end } = element.range();
+                overlong(raw, ContentHash(**hash), end - start, place)
+            }
         }
     }
 
     fn place(&self, element: &Unknown) -> Place<'a> {
-        Place { file: self.label, line: element.line, column: element.column }
+        let (line, column) = element.place();
+        Place { file: self.label, line, column }
     }
 }

@@ -76,7 +76,7 @@ pub fn spawn(
         };
         views.push(receiver);
     }
-    tasks.spawn(Lookout::new(config.poll_interval, shells).run(stop));
+    tasks.spawn(Lookout::new(config.poll_interval, shells, stop).run());
     views
 }
 

@@ -12,8 +12,10 @@ use super::array::Item;
 use crate::job::{Seq, State};
 
 /// 128 bits of the SHA-256 of an element's bytes: no writer can make two elements share one.
+///
+/// Two words instead of one of 128 bits, which would make everything it stands in a multiple of 16 bytes long.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct ElementKey(u128);
+pub struct ElementKey(u64, u64);
 
 impl ElementKey {
     /// Of these bytes.
@@ -31,8 +33,8 @@ impl ElementKey {
     /// Of the bytes with this SHA-256.
     #[must_use]
     pub fn of_hash(hash: [u8; 32]) -> Self {
-        let (first, _) = hash.split_first_chunk().expect("32 bytes are more than 16");
-        Self(u128::from_le_bytes(*first))
+        let (words, _) = hash.as_chunks();
+        Self(u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1]))
     }
 }
 
@@ -49,7 +51,7 @@ pub struct View {
 /// A job as it stands in the file.
 #[derive(Clone, Copy, Debug)]
 struct InFile {
-    copies: u64,
+    copies: u32,
     state: State,
 }
 
@@ -61,6 +63,20 @@ impl InFile {
 }
 
 impl View {
+    /// An empty one with room for what this one holds.
+    #[must_use]
+    pub fn to_fill(&self) -> Self {
+        let mut view = Self::default();
+        view.reserve(self.elements.len());
+        view
+    }
+
+    /// Makes room for so many elements more, so that none of the tables is there twice while it grows.
+    pub fn reserve(&mut self, elements: usize) {
+        self.elements.reserve(elements);
+        self.jobs.reserve(elements);
+    }
+
     /// The job an element is, and where that job stands.
     #[must_use]
     pub fn job(&self, key: ElementKey) -> Option<(Seq, State)> {
@@ -84,11 +100,11 @@ impl View {
         self.elements.insert(key, seq);
         let job = self.jobs.entry(seq).or_insert(InFile { copies: 0, state });
         if job.is_pending() {
-            self.pending -= job.copies;
+            self.pending -= u64::from(job.copies);
         }
         *job = InFile { copies: job.copies + 1, state };
         if job.is_pending() {
-            self.pending += job.copies;
+            self.pending += u64::from(job.copies);
         }
     }
 
@@ -98,8 +114,8 @@ impl View {
         let was = job.is_pending();
         job.state = state;
         match (was, job.is_pending()) {
-            (false, true) => self.pending += job.copies,
-            (true, false) => self.pending -= job.copies,
+            (false, true) => self.pending += u64::from(job.copies),
+            (true, false) => self.pending -= u64::from(job.copies),
             _ => {}
         }
     }
@@ -163,7 +179,7 @@ mod tests {
                 } else {
                     view.learn(i64::from(n % 3), state);
                 }
-                let counted: u64 = view.jobs.values().filter(|job| job.is_pending()).map(|job| job.copies).sum();
+                let counted: u64 = view.jobs.values().filter(|job| job.is_pending()).map(|job| u64::from(job.copies)).sum();
                 prop_assert_eq!(view.pending(), counted);
             }
         }

@@ -1,5 +1,7 @@
 //! Who has a turn when, with a file, news and a clock that really change.
 
+use std::io::Write as _;
+
 use super::*;
 use crate::inbox::source::SourceView;
 use crate::status::Progress;
@@ -22,7 +24,7 @@ impl Bed {
         let part = Progress::default().part("poller", LIMIT);
         let shell = Arc::new(Shell::new("ideas", part, view_tx));
         let (stop, stop_rx) = watch::channel(false);
-        let task = tokio::spawn(Lookout::new(BEAT, vec![Arc::clone(&shell)]).run(stop_rx));
+        let task = tokio::spawn(Lookout::new(BEAT, vec![Arc::clone(&shell)], stop_rx).run());
         Self { dir: tempfile::tempdir().unwrap(), shell, view, stop, task }
     }
 
@@ -63,11 +65,11 @@ async fn a_source_at_rest_is_woken_by_what_ends_its_rest_and_by_nothing_else() {
     bed.rests(bed.rest()).await;
     let turn = tokio::time::timeout(20 * BEAT, bed.shell.turn_given()).await;
     assert!(turn.is_err(), "woken although nothing has changed");
-    std::fs::write(bed.dir.path().join("file"), "[]").unwrap();
+    let mut file = std::fs::File::create(bed.dir.path().join("file")).unwrap();
     bed.turn("there is a file now").await;
 
     bed.rests(bed.rest()).await;
-    std::fs::write(bed.dir.path().join("file"), "[ ]").unwrap();
+    file.write_all(b"[]").unwrap();
     bed.turn("the file has changed").await;
 
     bed.rests(bed.rest()).await;

@@ -45,7 +45,7 @@ fn bed() -> Bed {
     let (stop, stop_rx) = watch::channel(false);
     let progress = Progress::default();
     let shell = Arc::new(Shell::new("ideas", progress.part("poller", Duration::from_secs(10)), view_tx));
-    tokio::spawn(Lookout::new(Duration::from_millis(5), vec![Arc::clone(&shell)]).run(stop_rx.clone()));
+    tokio::spawn(Lookout::new(Duration::from_millis(5), vec![Arc::clone(&shell)], stop_rx.clone()).run());
     let doing = Doing::default();
     let task = tokio::spawn(run(Scripted { doing: doing.clone(), rounds }, shell, stop_rx));
     Bed { doing, script, view, progress, stop, task }
