@@ -62,8 +62,8 @@ pub struct Options {
     pub show: Option<fn(watch::Receiver<Counts>)>,
 }
 
-/// Threads that run async code; there is little of it, the rest waits. Two, so that one that is held up by a large entry
-/// does not hold up the others.
+/// Threads that run async code. There is little of it, and whatever may take long is a blocking call; with a second thread
+/// every event would wake both.
 const RUNTIME_THREADS: usize = 1;
 /// Threads for blocking calls. Each source has at most one in flight, so one that hangs costs one.
 const BLOCKING_THREADS: usize = 64;
