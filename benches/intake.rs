@@ -17,6 +17,7 @@ mod ready;
 mod support;
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -144,6 +145,18 @@ impl Results {
         let size = fs::metadata(&file)?.len();
         self.note("ledger with its log, by the file's size", "×", bytes(ledger_bytes(&bed)) / bytes(size));
 
+        append(&file, &entry(self.entries, self.bytes, &command))?;
+        let began = Instant::now();
+        wait_for("the appended entry in the ledger", || recorded_are(&bed, self.entries as u64 + 1))?;
+        self.note("one more appended to recorded", "s", began.elapsed().as_secs_f64());
+        for args in [&["list"][..], &["status"]] {
+            let began = Instant::now();
+            let status = bed.command(args).stdout(Stdio::null()).status()?;
+            ensure!(status.success(), "`stallproof {}` ended: {status}", args[0]);
+            let name = if args[0] == "list" { "stallproof list" } else { "stallproof status" };
+            self.note(name, "ms", began.elapsed().as_secs_f64() * 1e3);
+        }
+
         // The jobs go on in their holders meanwhile, as they should.
         worker.child.kill()?;
         worker.child.wait()?;
@@ -200,11 +213,7 @@ impl Results {
             let name = format!("{n:07}.json");
             fs::rename(bed.join("ready").join(&name), bed.join("implementations").join(&name))?;
         }
-        let wanted = self.drops as u64;
-        wait_for("every drop file in the ledger", || {
-            let counts = ledger::open(&bed)?.map(|ledger| ledger.counts()).transpose()?;
-            Ok((counts.as_ref().map(total) == Some(wanted)).then_some(()))
-        })?;
+        wait_for("every drop file in the ledger", || recorded_are(&bed, self.drops as u64))?;
         self.note("drop files: appearing to all recorded", "s", began.elapsed().as_secs_f64());
         wait_for("every drop file taken away", || {
             let is_file = |item: &fs::DirEntry| item.path().extension().is_some_and(|end| end == "json");
@@ -259,6 +268,20 @@ fn follow(bed: &Bed, worker: &mut Worker, started: &mut Announcements, wanted: u
             return Ok(Times { ready, first_start, recorded: Instant::now() });
         }
     }
+}
+
+/// Whether the ledger holds so many jobs.
+fn recorded_are(bed: &Bed, wanted: u64) -> anyhow::Result<Option<()>> {
+    let counts = ledger::open(bed)?.map(|ledger| ledger.counts()).transpose()?;
+    Ok((counts.as_ref().map(total) == Some(wanted)).then_some(()))
+}
+
+/// Puts an entry behind the last one, as a program does that does not rewrite the file.
+fn append(file: &Path, entry: &str) -> anyhow::Result<()> {
+    let file = fs::File::options().read(true).write(true).open(file)?;
+    let end = file.metadata()?.len() - "\n]\n".len() as u64;
+    file.write_all_at(format!(",\n{entry}\n]\n").as_bytes(), end)?;
+    Ok(())
 }
 
 /// Jobs in any state.

@@ -37,9 +37,9 @@ const RACY: Duration = Duration::from_millis(2500);
 const AT_REST: Duration = Duration::from_millis(250);
 /// So long a file may be half-written.
 const DAMAGED_AFTER: Duration = Duration::from_secs(5);
-/// A look that took longer than this is followed by a few times as long without one, however often the file changes.
+/// A reading that took longer than this is followed by twice as long without one, however often the file changes.
 const QUICK_LOOK: Duration = Duration::from_millis(20);
-const PACE: u32 = 4;
+const PACE: u32 = 2;
 /// Delays between two looks at a file that is not whole.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// What is said meanwhile of a file in which entries are missed that stood there before.
@@ -204,6 +204,7 @@ impl ArraySource {
         let at_rest = now.duration_since(self.face.since) >= AT_REST;
         let looker = Looker { path: &self.path, last: &self.view, quiet: at_rest, doing: &self.doing };
         let sight = looker.look();
+        let cost = now.elapsed();
         self.tidy.seen(matches!(sight, Sight::Missing));
         if !matches!(sight, Sight::Whole(_) | Sight::Busy(_)) {
             self.removals.unseen();
@@ -230,9 +231,8 @@ impl ArraySource {
             Sight::Whole(content) => self.accept(now, content, true)?,
             Sight::Damaged(content, err) => self.doubt(now, content, &err)?,
         }
-        let cost = now.elapsed();
         self.publish();
-        self.earliest_look = now + cost + if cost > QUICK_LOOK { PACE * cost } else { Duration::ZERO };
+        self.earliest_look = Instant::now() + if cost > QUICK_LOOK { PACE * cost } else { Duration::ZERO };
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 //! twice; and which of those jobs are over, so that the pruner knows what waits for it. Pure bookkeeping: no file and
 //! no ledger is touched here. Elements that are not simply their job (edits, duplicates) are never remembered.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sha2::{Digest, Sha256};
 
@@ -42,7 +42,8 @@ impl ElementKey {
 #[derive(Clone, Debug, Default)]
 pub struct View {
     elements: HashMap<ElementKey, Seq>,
-    jobs: HashMap<Seq, InFile>,
+    /// In order, as most files are: neighbours in the file are neighbours in memory.
+    jobs: BTreeMap<Seq, InFile>,
     /// All elements, known or not.
     pub total: u64,
     pending: u64,
@@ -71,10 +72,9 @@ impl View {
         view
     }
 
-    /// Makes room for so many elements more, so that none of the tables is there twice while it grows.
+    /// Makes room for so many elements more, so that no table is there twice while it grows.
     pub fn reserve(&mut self, elements: usize) {
         self.elements.reserve(elements);
-        self.jobs.reserve(elements);
     }
 
     /// The job an element is, and where that job stands.
