@@ -205,3 +205,6 @@ fn pids(processes: &[ProcessId]) -> String {
     let pids: Vec<String> = processes.iter().take(20).map(|process| process.pid.to_string()).collect();
     pids.join(", ")
 }
+
+#[cfg(test)]
+mod tests;

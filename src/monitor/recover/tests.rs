@@ -1,0 +1,134 @@
+//! What would be done for each finding, and what is done without a worker: files alone, never a process.
+
+use std::fs::File;
+use std::io::Write as _;
+
+use super::*;
+use crate::monitor::memory::TEMPORARY_NAME;
+use crate::monitor::scene::LimitFlags;
+use crate::workdir::Workdir;
+
+struct Bed {
+    scene: Scene,
+    _dir: tempfile::TempDir,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let scene = Scene::open(Workdir::open(dir.path()).unwrap(), LimitFlags::default()).unwrap();
+        Self { scene, _dir: dir }
+    }
+
+    fn put(&self, name: &str, text: &str) -> std::path::PathBuf {
+        let path = self.scene.workdir.root().join(name);
+        File::create(&path).unwrap().write_all(text.as_bytes()).unwrap();
+        path
+    }
+
+    fn actions(&self, dry_run: bool) -> Vec<(&'static str, String, bool)> {
+        let (_, actions) = recover(&self.scene, dry_run).unwrap();
+        actions.into_iter().map(|action| (action.remedy, action.result, action.done)).collect()
+    }
+}
+
+#[test]
+fn a_dry_run_says_what_would_be_done_in_which_order_and_changes_nothing() {
+    let bed = Bed::new();
+    bed.scene.workdir.prepare().unwrap();
+    File::create(bed.scene.workdir.worker_lock()).unwrap();
+    let left = bed.put(".stallproof/worker_status.json.new", "x");
+    let broken = bed.put("ideas_log.json", "[{\"title\": \"t\"}, {\"title\"");
+    let actions = bed.actions(true);
+    let salvage = format!("would keep the whole entries of `{}`", broken.display());
+    assert_eq!(
+        actions,
+        [
+            ("salvage the queue file", salvage, false),
+            ("clear left-over files", "would remove 1 files".to_owned(), false),
+            ("start a worker", "would start a worker".to_owned(), false),
+        ]
+    );
+    assert!(left.exists() && std::fs::read_to_string(&broken).unwrap().ends_with("{\"title\""));
+}
+
+#[test]
+fn what_is_for_a_person_is_named_and_left_alone_and_creates_no_state_folder() {
+    let bed = Bed::new();
+    for dry_run in [true, false] {
+        let actions = bed.actions(dry_run);
+        let result = if dry_run { "nothing: this is for a person" } else { "for a person" };
+        assert_eq!(actions, [("by hand", result.to_owned(), false)], "no worker has ever run");
+        assert!(!bed.scene.workdir.state().exists());
+    }
+}
+
+#[test]
+fn a_broken_file_and_a_left_over_one_are_mended_without_a_worker() {
+    let bed = Bed::new();
+    bed.scene.workdir.prepare().unwrap();
+    let broken = bed.put("ideas_log.json", "[{\"title\": \"t\"}, {\"title\"");
+    let left = bed.put(&format!(".stallproof/{TEMPORARY_NAME}"), "x");
+    let actions = bed.actions(false);
+    let [by_hand, salvaged, cleared] = actions.as_slice() else { panic!("{actions:?}") };
+    assert_eq!((by_hand.0, by_hand.2), ("by hand", false));
+    assert!(salvaged.1.starts_with("kept 1 whole entries; 8 bytes were no part of one"), "{salvaged:?}");
+    assert!(salvaged.2);
+    assert_eq!(cleared, &("clear left-over files", "removed 1 files".to_owned(), true));
+    assert!(!left.exists());
+    assert!(std::fs::read_to_string(broken).unwrap().contains("\"t\"}"));
+    assert!(bed.actions(false).iter().all(|action| action.0 == "by hand"), "nothing is left to do");
+}
+
+#[test]
+fn a_file_goes_only_while_its_writer_is_not_there() {
+    let bed = Bed::new();
+    bed.scene.workdir.prepare().unwrap();
+    let of_worker = bed.put(".stallproof/worker_status.json.new", "x");
+    let of_monitor = bed.put(&format!(".stallproof/{TEMPORARY_NAME}"), "x");
+    let held = DirLock::acquire(&bed.scene.workdir.worker_lock()).unwrap();
+    assert!(clear(&bed.scene, std::slice::from_ref(&of_worker)).is_err() && of_worker.exists());
+    let both = [of_monitor.clone(), of_monitor.clone()];
+    assert_eq!(clear(&bed.scene, &both), Ok("removed 2 files".to_owned()), "what is gone already is gone");
+    assert!(!of_monitor.exists());
+    drop(held);
+    assert_eq!(clear(&bed.scene, std::slice::from_ref(&of_worker)), Ok("removed 1 files".to_owned()));
+    let folder = bed.scene.workdir.state();
+    assert!(clear(&bed.scene, &[folder]).unwrap_err().starts_with("cannot remove "));
+}
+
+#[test]
+fn every_remedy_says_what_it_would_do() {
+    let process = |pid: i32| ProcessId { pid, start_ticks: 1, boot_id: "b".to_owned() };
+    let paths = vec!["/a".into(), "/b".into()];
+    for (remedy, wanted) in [
+        (Remedy::RestartWorker, "would end the worker and start one; its jobs go on"),
+        (Remedy::StartWorker, "would start a worker"),
+        (Remedy::EndOrphans(vec![process(3), process(5)]), "would end 2 processes: 3, 5"),
+        (Remedy::Salvage("/q.json".into()), "would keep the whole entries of `/q.json`"),
+        (Remedy::ClearLeftovers(paths), "would remove 2 files"),
+        (Remedy::ByHand, "nothing: this is for a person"),
+    ] {
+        assert_eq!(intention(&remedy), wanted);
+    }
+    let many: Vec<_> = (1..=30).map(process).collect();
+    assert_eq!(pids(&many).split(", ").count(), 20);
+    assert_eq!(pids(&[]), "");
+}
+
+#[test]
+fn without_orphans_none_is_ended_and_a_process_that_runs_is_not_stopped() {
+    let bed = Bed::new();
+    assert_eq!(end_orphans(&bed.scene), Ok("ended 0 processes".to_owned()));
+    assert!(!is_stopped(&ProcessId::current().unwrap()));
+}
+
+#[test]
+fn a_directory_that_somebody_else_has_taken_meanwhile_is_left_to_them() {
+    let bed = Bed::new();
+    bed.scene.workdir.prepare().unwrap();
+    let _held = DirLock::acquire(&bed.scene.workdir.worker_lock()).unwrap();
+    let me = ProcessId::current().unwrap();
+    let said = start(&bed.scene, None).unwrap();
+    assert_eq!(said, format!("pid {} holds the directory by now; somebody else has started it", me.pid));
+}
