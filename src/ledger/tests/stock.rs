@@ -195,7 +195,6 @@ async fn a_worker_whose_ledger_is_taken_away_is_told_which_file_and_what_it_held
         };
         assert!(matches!(&err, LedgerError::Moved(gone) if *gone == path), "{err}");
         if suffix == "-wal" {
-            drop(bed.ledger);
             let saved = Reader::open_untouched(&bed.dir.path().join("ledger.db"));
             assert_eq!(saved.unwrap().counts().unwrap().of(State::Queued), 9);
         }

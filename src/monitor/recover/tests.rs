@@ -132,3 +132,55 @@ fn a_directory_that_somebody_else_has_taken_meanwhile_is_left_to_them() {
     let said = start(&bed.scene, None).unwrap();
     assert_eq!(said, format!("pid {} holds the directory by now; somebody else has started it", me.pid));
 }
+
+/// The status of this process as a worker, of which one part is critical.
+fn status(seq: u64, counter: u64, last_progress: f64) -> String {
+    let me = ProcessId::current().unwrap();
+    let part = |counter: u64, critical: bool| {
+        serde_json::json!({"counter": counter, "phase": "p", "last_round": 0.0, "last_round_monotonic_ms": 0,
+            "limit": 9.0, "critical": critical})
+    };
+    serde_json::json!({"timestamp": 0.0, "queue_size": 0, "slow_queue_size": 0, "workers": {}, "schema": 1,
+        "version": "0", "pid": me.pid, "start_ticks": me.start_ticks, "boot_id": me.boot_id, "time_ns": 0, "epoch": 1,
+        "seq": seq, "monotonic": 0, "state": "ready", "counts": {}, "rate_30s": 0.0, "last_progress": last_progress,
+        "progress": {"critical": part(counter, true), "other": part(3, false)}})
+    .to_string()
+}
+
+#[test]
+fn a_worker_moves_when_work_does_or_all_its_critical_parts_turn() {
+    // What each write of the status says, by its number.
+    type Written = fn(u64) -> String;
+    let judged = |written: Written| {
+        let bed = Bed::new();
+        bed.scene.workdir.prepare().unwrap();
+        let _held = DirLock::acquire(&bed.scene.workdir.worker_lock()).unwrap();
+        bed.put("worker_status.json", &written(0));
+        let me = ProcessId::current().unwrap();
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| moves(&bed.scene, &me));
+            for n in 1.. {
+                let new = bed.put("new.json", &written(n));
+                std::fs::rename(new, bed.scene.workdir.status_file()).unwrap();
+                if asked.is_finished() {
+                    break;
+                }
+                std::thread::sleep(HEARTBEAT / 20);
+            }
+            asked.join().unwrap()
+        })
+    };
+    let cases: [(Written, bool, &str); 5] = [
+        (|_| status(1, 5, 100.0), false, "nothing changes"),
+        (|n| status(n, 5, 100.0), false, "it writes, and its critical part stands still"),
+        (|n| status(1, n, 100.0), false, "the number of the write stays the same"),
+        (|n| status(n, n, 100.0), true, "it turns, and nothing could start"),
+        (|n| status(1, 5, f64::from(u32::try_from(n).unwrap())), true, "work flows"),
+    ];
+    std::thread::scope(|scope| {
+        let asked = cases.map(|(written, wanted, why)| (scope.spawn(move || judged(written)), wanted, why));
+        for (judged, wanted, why) in asked {
+            assert_eq!(judged.join().unwrap(), wanted, "{why}");
+        }
+    });
+}
