@@ -126,3 +126,12 @@ fn a_command_that_comes_is_taken_and_at_the_end_nothing_is_left_uncommitted() {
     assert!(bed.actor.next(&inbox).is_none());
     assert_eq!((bed.actor.held_back.len(), *bed.answers.lock().unwrap()), (0, 1));
 }
+
+#[test]
+fn a_ledger_that_refuses_is_not_one_that_cannot_be_written() {
+    let mut bed = Bed::new();
+    open::read_write(&bed.actor.path).unwrap().execute_batch("ALTER TABLE meta RENAME TO gone").unwrap();
+    let mut commands = [bed.command(Kind::Durable)];
+    let refused = bed.actor.commit(&mut commands, true);
+    assert!(matches!(refused, Err(LedgerError::Sqlite(_))), "{refused:?}");
+}

@@ -300,6 +300,8 @@ fn without_a_worker_a_ready_job_has_its_place_all_the_same() {
         bed.lines.open = Line { ahead: 4, more_ahead: false, total: 9, more_in_all: false };
     });
     assert_eq!(told(&bed).place.map(|line| line.ahead), Some(4));
+    let uncounted = with(|bed| (bed.worker, bed.lines) = (WorkerSeen::Nobody, Lines::default()));
+    assert_eq!(told(&uncounted).place, None, "where nothing was counted there is no place");
 }
 
 #[test]
