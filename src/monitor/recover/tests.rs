@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io::Write as _;
 
 use super::*;
+use crate::clock::Millis;
 use crate::monitor::memory::TEMPORARY_NAME;
+use crate::monitor::report::Level;
 use crate::monitor::scene::LimitFlags;
 use crate::workdir::Workdir;
 
@@ -26,58 +28,71 @@ impl Bed {
         path
     }
 
-    fn actions(&self, dry_run: bool) -> Vec<(&'static str, String, bool)> {
-        let (_, actions) = recover(&self.scene, dry_run).unwrap();
+    /// What is done about findings with these remedies, the last of which is fine.
+    fn actions(&self, remedies: &[Remedy], dry_run: bool) -> Vec<(&'static str, String, bool)> {
+        let bad =
+            |remedy: &Remedy| Finding::bad(("check", Level::Critical), "broken", "mend it", remedy.clone());
+        let findings = remedies.iter().map(bad).chain([Finding::ok("check", "fine")]).collect();
+        let dir = self.scene.workdir.root().to_owned();
+        let report = Report { dir, at: Millis(0), worker: None, monitor: None, findings };
+        let actions = act(&self.scene, &report, dry_run).unwrap();
+        assert!(actions.iter().all(|action| (action.check, action.finding.as_str()) == ("check", "broken")));
         actions.into_iter().map(|action| (action.remedy, action.result, action.done)).collect()
     }
 }
 
 #[test]
-fn a_dry_run_says_what_would_be_done_in_which_order_and_changes_nothing() {
+fn each_remedy_is_planned_once_a_worker_comes_last_and_a_dry_run_changes_nothing() {
     let bed = Bed::new();
-    bed.scene.workdir.prepare().unwrap();
-    File::create(bed.scene.workdir.worker_lock()).unwrap();
-    let left = bed.put(".stallproof/worker_status.json.new", "x");
-    let broken = bed.put("ideas_log.json", "[{\"title\": \"t\"}, {\"title\"");
-    let actions = bed.actions(true);
-    let salvage = format!("would keep the whole entries of `{}`", broken.display());
-    assert_eq!(
-        actions,
-        [
-            ("salvage the queue file", salvage, false),
-            ("clear left-over files", "would remove 1 files".to_owned(), false),
-            ("start a worker", "would start a worker".to_owned(), false),
-        ]
-    );
-    assert!(left.exists() && std::fs::read_to_string(&broken).unwrap().ends_with("{\"title\""));
+    let (broken, left) = (bed.put("ideas_log.json", "[{"), bed.put("left", "x"));
+    let (salvage, clear) = (Remedy::Salvage(broken.clone()), Remedy::ClearLeftovers(vec![left.clone()]));
+    let remedies = [
+        Remedy::RestartWorker,
+        clear.clone(),
+        Remedy::ByHand,
+        Remedy::RestartWorker,
+        salvage,
+        Remedy::ByHand,
+        clear,
+    ];
+    let actions = bed.actions(&remedies, true);
+    let wanted = [
+        ("clear left-over files", "would remove 1 files".to_owned()),
+        ("by hand", "nothing: this is for a person".to_owned()),
+        ("salvage the queue file", format!("would keep the whole entries of `{}`", broken.display())),
+        ("by hand", "nothing: this is for a person".to_owned()),
+        ("restart the worker", "would end the worker and start one; its jobs go on".to_owned()),
+    ];
+    assert_eq!(actions, wanted.map(|(remedy, result)| (remedy, result, false)));
+    assert!(left.exists() && std::fs::read_to_string(&broken).unwrap() == "[{");
+    assert!(!bed.scene.workdir.state().exists());
 }
 
 #[test]
-fn what_is_for_a_person_is_named_and_left_alone_and_creates_no_state_folder() {
+fn what_is_for_a_person_is_left_alone_and_creates_no_state_folder() {
     let bed = Bed::new();
-    for dry_run in [true, false] {
-        let actions = bed.actions(dry_run);
-        let result = if dry_run { "nothing: this is for a person" } else { "for a person" };
-        assert_eq!(actions, [("by hand", result.to_owned(), false)], "no worker has ever run");
-        assert!(!bed.scene.workdir.state().exists());
-    }
+    assert_eq!(bed.actions(&[Remedy::ByHand], false), [("by hand", "for a person".to_owned(), false)]);
+    assert!(!bed.scene.workdir.state().exists());
+    bed.actions(&[Remedy::ByHand, Remedy::ClearLeftovers(Vec::new())], false);
+    assert!(bed.scene.workdir.state().exists(), "what is done needs it");
 }
 
 #[test]
-fn a_broken_file_and_a_left_over_one_are_mended_without_a_worker() {
+fn a_broken_file_and_a_left_over_one_are_mended_without_a_worker_and_failures_are_told() {
     let bed = Bed::new();
     bed.scene.workdir.prepare().unwrap();
     let broken = bed.put("ideas_log.json", "[{\"title\": \"t\"}, {\"title\"");
     let left = bed.put(&format!(".stallproof/{TEMPORARY_NAME}"), "x");
-    let actions = bed.actions(false);
-    let [by_hand, salvaged, cleared] = actions.as_slice() else { panic!("{actions:?}") };
-    assert_eq!((by_hand.0, by_hand.2), ("by hand", false));
+    let remedies = [Remedy::Salvage(broken.clone()), Remedy::ClearLeftovers(vec![left.clone()])];
+    let actions = bed.actions(&remedies, false);
+    let [salvaged, cleared] = actions.as_slice() else { panic!("{actions:?}") };
     assert!(salvaged.1.starts_with("kept 1 whole entries; 8 bytes were no part of one"), "{salvaged:?}");
     assert!(salvaged.2);
     assert_eq!(cleared, &("clear left-over files", "removed 1 files".to_owned(), true));
     assert!(!left.exists());
-    assert!(std::fs::read_to_string(broken).unwrap().contains("\"t\"}"));
-    assert!(bed.actions(false).iter().all(|action| action.0 == "by hand"), "nothing is left to do");
+    assert!(std::fs::read_to_string(&broken).unwrap().contains("\"t\"}"));
+    let again = bed.actions(&[Remedy::Salvage(broken)], false);
+    assert!(again[0].1.starts_with("not done: ") && !again[0].2, "{again:?}");
 }
 
 #[test]
