@@ -290,23 +290,4 @@ fn is_wanted(slot: &FreeSlot, slots: usize) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_step_of_the_wall_clock_is_noticed_within_a_tick() {
-        let ms = Duration::from_millis;
-        let now = Millis(1_000_000);
-        for (next_due, wanted) in [
-            (None, TICK),
-            (Some(now.plus_ms(3_600_000)), TICK),
-            (Some(now.plus_ms(30)), ms(30)),
-            // The clock was set an hour ahead, or the machine slept for it.
-            (Some(now.plus_ms(-3_600_000)), ms(1)),
-            (Some(Millis(i64::MAX)), TICK),
-            (Some(Millis(i64::MIN)), ms(1)),
-        ] {
-            assert_eq!(nap(next_due, now), wanted, "{next_due:?}");
-        }
-    }
-}
+mod tests;

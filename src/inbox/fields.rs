@@ -334,6 +334,85 @@ mod tests {
     }
 
     #[test]
+    fn limits_hold_at_the_limit_itself() {
+        let own = |id: Value| own_id(&fields(json!({"id": id})), || "spelt".to_owned());
+        assert_eq!(own(json!("x".repeat(512))), Ok(Some("x".repeat(512))));
+        assert!(own(json!("x".repeat(513))).is_err());
+        let needs = |list: Value| depends_on(&fields(json!({"depends_on": list})));
+        let ids = |count: usize| json!((0..count).map(|n| n.to_string()).collect::<Vec<_>>());
+        assert_eq!(needs(ids(1000)).map(|ids| ids.len()), Ok(1000));
+        assert!(needs(ids(1001)).is_err());
+        assert_eq!(needs(json!(["x".repeat(512)])).map(|ids| ids.len()), Ok(1));
+        assert!(needs(json!(["x".repeat(513)])).is_err());
+        let argument = |len: usize| command(&fields(json!({"command": ["p", "x".repeat(len)]})));
+        assert!(argument(128 * 1024 - 1).is_ok() && argument(128 * 1024).is_err());
+        let whole = |n: Value| count(&fields(json!({"n": n})), "n");
+        assert_eq!((whole(json!(0)), whole(json!(u32::MAX))), (Ok(Some(0)), Ok(Some(u32::MAX))));
+        assert!(whole(json!(u64::from(u32::MAX) + 1)).is_err());
+        let due = |value: Value| not_before(&fields(json!({"not_before": value})), || Millis(0));
+        assert_eq!(due(json!(0)), Ok(Some(Millis(0))));
+        assert_eq!(due(json!(253_402_300_799_i64)), Ok(Some(Millis(253_402_300_799_000))));
+        assert!(due(json!(253_402_300_800_i64)).is_err());
+        assert_eq!(due(json!("366 days")), Ok(Some(Millis(366 * 86_400_000))));
+        assert!(due(json!("367 days")).is_err());
+        assert_eq!(shown(&json!("x".repeat(98))), format!("\"{}\"", "x".repeat(98)));
+        assert_eq!(shown(&json!("x".repeat(99))), format!("\"{}…", "x".repeat(99)));
+    }
+
+    #[test]
+    fn ids_are_strings_or_numbers_and_each_need_counts_once() {
+        let own = |id: Value| own_id(&fields(json!({"id": id})), || "spelt".to_owned()).map_err(drop);
+        let said = |id: &str| Ok(Some(id.to_owned()));
+        assert_eq!(own(json!(-7)), said("-7"));
+        assert_eq!(own(json!(u64::MAX)), said("18446744073709551615"));
+        assert_eq!(own(json!(7.5)), said("spelt"));
+        for bad in [json!(""), json!("a\tb"), json!(true), json!({})] {
+            assert_eq!(own(bad), Err(()));
+        }
+        let needs = |list: Value| depends_on(&fields(json!({"depends_on": list}))).map_err(drop);
+        assert_eq!(needs(json!("a")), Ok(vec!["a".to_owned()]));
+        assert_eq!(needs(json!(7)), Ok(vec!["7".to_owned()]));
+        assert_eq!(needs(json!(u64::MAX)), Ok(vec![u64::MAX.to_string()]));
+        assert_eq!(
+            needs(json!(["b", 7, "b", -7, "7"])),
+            Ok(vec!["b".to_owned(), "7".to_owned(), "-7".to_owned()])
+        );
+        for bad in [json!(""), json!(7.5), json!([""]), json!([null]), json!({}), json!([["a"]])] {
+            assert_eq!(needs(bad), Err(()));
+        }
+    }
+
+    #[test]
+    fn a_rhythm_is_every_or_cron_and_says_what_is_wrong_with_it() {
+        let read = |value: Value| recurs(&fields(value)).map_err(|flaw| flaw.to_string());
+        let every = Recurrence::every("90s").unwrap();
+        assert_eq!(read(json!({"every": "90s"})), Ok(Some(every.clone())));
+        assert_eq!(read(json!({"every": 90})), Ok(Some(Recurrence::every("90").unwrap())));
+        assert_eq!(read(json!({"every": "", "cron": ""})), Ok(None));
+        assert!(read(json!({"cron": "5 4 * * *"})).is_ok_and(|found| found.is_some_and(|one| one != every)));
+        let both = read(json!({"every": 90, "cron": "5 4 * * *"})).unwrap_err();
+        assert_eq!(both, "`cron`: expected no such field beside `every`, found \"5 4 * * *\"");
+        let bad = read(json!({"every": "soon"})).unwrap_err();
+        assert!(bad.starts_with("`every`: expected ") && bad.ends_with(", found \"soon\""), "{bad}");
+        assert!(!bad.contains("expected expected") && bad.matches("found").count() == 1, "{bad}");
+        let catch_up = |word: Value| catch_up(&fields(json!({"catch_up": word}))).map_err(drop);
+        assert_eq!(catch_up(json!("all")), Ok(Some(CatchUp::All)));
+        assert_eq!(catch_up(json!("")), Ok(None));
+        assert_eq!((catch_up(json!("some")), catch_up(json!(1))), (Err(()), Err(())));
+    }
+
+    #[test]
+    fn a_title_is_one_that_somebody_can_see() {
+        let read = |title: &str| super::title(&fields(json!({"title": title}))).unwrap().map(str::to_owned);
+        for seen in [" x ", "é", "."] {
+            assert_eq!(read(seen).as_deref(), Some(seen));
+        }
+        for blind in ["", " \t\n", "\u{200b}", "\u{200b} \u{202e}"] {
+            assert_eq!(read(blind), None, "{blind:?}");
+        }
+    }
+
+    #[test]
     fn what_was_found_is_cut_and_cannot_act_on_a_terminal() {
         let flaw =
             text(&fields(json!({"code": ["\u{202e}\u{1b}]0;x", "y".repeat(500)]})), "code").unwrap_err();

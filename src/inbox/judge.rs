@@ -89,3 +89,44 @@ impl Judge for LedgerJudge<'_> {
         Ok(kept)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Live;
+    use crate::inbox::testbed::TestBed;
+
+    #[test]
+    fn an_entry_stands_as_its_job_does_and_what_was_reported_is_left_to_its_owner() {
+        let bed = TestBed::new();
+        let settings = Live::fixed(bed.config.clone());
+        let intake = Intake::new("ideas", settings, bed.ledger.clone(), bed.runtime.handle().clone());
+        let raw = |n: usize| format!("{{\"id\": \"{n}\", \"title\": \"t\"}}").into_bytes();
+        let key = |n: usize| ElementKey::of(&raw(n));
+        let (mut view, aside, mut fresh) =
+            (View::default(), HashSet::from([key(90), key(0)]), HashMap::new());
+        for (seq, &state) in (0..).zip(State::ALL) {
+            view.add(key(usize::try_from(seq).unwrap()), seq, state);
+        }
+        let (intake, view, aside, fresh) = (&intake, &view, &aside, &mut fresh);
+        let mut judge = LedgerJudge { intake, label: "f", view, aside, fresh };
+        assert_eq!((judge.standing(&raw(90)), judge.standing(&raw(91))), (Standing::Open, Standing::Unknown));
+        for (n, state) in State::ALL.iter().enumerate().skip(1) {
+            let over = [State::Completed, State::Failed, State::Cancelled].contains(state);
+            let wanted = if over { Standing::Finished } else { Standing::Open };
+            assert_eq!(judge.standing(&raw(n)), wanted, "{state}");
+        }
+        let reported = |judge: &mut LedgerJudge<'_>, n: usize| {
+            judge.was_reported(crate::inbox::canonical::hash(&raw(n)).0)
+        };
+        assert!(reported(&mut judge, 90) && reported(&mut judge, 1) && !reported(&mut judge, 91));
+        assert_eq!(judge.id(&raw(91)).0, "91");
+        judge.ingest(&[raw(91), raw(92)]).unwrap();
+        assert_eq!(judge.standing(&raw(92)), Standing::Open, "it was recorded just now");
+
+        assert_eq!(judge.watched().unwrap(), [] as [Vec<u8>; 0]);
+        judge.watch(&[raw(91), raw(92)]).unwrap();
+        bed.complete("91");
+        assert_eq!(judge.watched().unwrap(), [raw(92)], "what is over need not be put back");
+    }
+}

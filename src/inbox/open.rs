@@ -365,4 +365,24 @@ mod tests {
         assert!(at(997_500, 0).is_racy(now));
         assert!(at(0, 2_000_000).is_racy(now));
     }
+
+    #[test]
+    fn fingerprints_tell_inode_and_content_apart() {
+        let one = Fingerprint { dev: 1, ino: 2, size: 3, mtime_ns: 4, ctime_ns: 5 };
+        for (other, inode, content) in [
+            (one, true, true),
+            (Fingerprint { ctime_ns: 9, ..one }, true, true),
+            (Fingerprint { mtime_ns: 9, ..one }, true, false),
+            (Fingerprint { size: 9, ..one }, true, false),
+            (Fingerprint { ino: 9, ..one }, false, false),
+            (Fingerprint { dev: 9, ..one }, false, false),
+        ] {
+            assert_eq!((one.same_inode(&other), one.same_content(&other)), (inode, content), "{other:?}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::create(dir.path().join("f")).unwrap();
+        let then = std::time::UNIX_EPOCH + std::time::Duration::new(7, 9);
+        file.set_modified(then).unwrap();
+        assert_eq!(Fingerprint::of_file(&file).unwrap().mtime_ns, 7_000_000_009);
+    }
 }

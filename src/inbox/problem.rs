@@ -234,4 +234,53 @@ mod tests {
         desk("a").publish((0..MOST + 4).map(|n| problem(&n.to_string())));
         assert!(board.version() > version, "that there are more is news");
     }
+
+    #[test]
+    fn problems_are_in_the_order_of_their_places_and_awaited_until_a_source_has_looked() {
+        let board = Board::default();
+        let desk = |name: &str| Desk::new(&board, name, &Path::new("/w").join(name), Path::new("/w"));
+        let (a, b) = (desk("a"), desk("b"));
+        assert_eq!((a.file(), board.is_awaiting(), board.version()), ("a", true, 0));
+        let at = |line: u64, column: u64, file: &str| Problem {
+            file: file.to_owned(),
+            line: Some(line),
+            column: Some(column),
+            ..Problem::of_file(ProblemKind::Rejected, String::new(), "")
+        };
+        a.publish([at(2, 1, ""), at(1, 9, ""), at(1, 3, ""), at(9, 9, "A")]);
+        assert!(board.is_awaiting(), "the other one has not looked");
+        b.publish([]);
+        assert!(!board.is_awaiting());
+        let told: Vec<_> =
+            board.all().0.into_iter().map(|one| (one.file, one.line.unwrap(), one.column.unwrap())).collect();
+        let wanted = [("A", 9, 9), ("a", 1, 3), ("a", 1, 9), ("a", 2, 1)];
+        assert_eq!(told, wanted.map(|(file, line, column)| (file.to_owned(), line, column)));
+        let version = board.version();
+        board.touch();
+        assert_eq!(board.version(), version + 1);
+        let outside = Desk::new(&board, "c", Path::new("/elsewhere/c"), Path::new("/w"));
+        assert_eq!(outside.file(), "/elsewhere/c");
+    }
+
+    #[test]
+    fn a_problem_moves_with_its_entry_and_a_circle_is_told_with_its_way() {
+        let id = JobId("a".to_owned());
+        let mut circle = Problem::circle(&id, "", (3, 5), Some("a -> b -> a".to_owned()));
+        let said = "`depends_on`: expected jobs that do not wait for this one, found the circle a -> b -> a";
+        assert_eq!((circle.error.as_str(), circle.line, circle.column), (said, Some(3), Some(5)));
+        assert_eq!((circle.id.as_deref(), circle.title.as_deref()), (Some("a"), None));
+        assert_eq!(
+            (circle.field.as_deref(), circle.found.as_deref()),
+            (Some("depends_on"), Some("a -> b -> a"))
+        );
+        assert!(circle.expected.is_some() && circle.fix.starts_with("Remove from `depends_on`"));
+        circle.move_to("f", (9, 2));
+        assert_eq!((circle.error.as_str(), circle.line, circle.column), (said, Some(9), Some(2)));
+        circle.error = format!("f:9:2: {said}");
+        circle.move_to("f", (10, 1));
+        assert_eq!(circle.error, format!("f:10:1: {said}"));
+        circle.move_to("other", (11, 1));
+        assert_eq!(circle.error, format!("f:10:1: {said}"), "it begins with another file");
+        assert_eq!(Problem::circle(&id, "T", (1, 1), None).title.as_deref(), Some("T"));
+    }
 }

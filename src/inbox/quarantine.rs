@@ -61,7 +61,9 @@ impl Quarantine {
         let room = self.max_bytes.saturating_sub(bytes);
         let mut copy =
             tempfile::Builder::new().prefix(".partial-").tempfile_in(&self.folder).map_err(fail)?;
-        let (hash, len) = copy_hashed(content, copy.as_file_mut(), room).map_err(fail)?;
+        // Read in full even where there is no room for it: it may be kept already.
+        let mut content = content.take(self.max_bytes.saturating_add(1));
+        let (hash, len) = copy_hashed(&mut content, copy.as_file_mut(), room).map_err(fail)?;
         let path = self.folder.join(format!("{}.{hash}", safe_name(label)));
         if path.exists() {
             return Ok(path);
@@ -90,12 +92,11 @@ impl Quarantine {
     }
 }
 
-/// Copies everything, at most `room + 1` bytes, and returns the hash (32 hex digits) and the length.
+/// Copies as much as there is room for, and returns the hash (32 hex digits) and the length of everything.
 fn copy_hashed(from: &mut impl Read, to: &mut File, room: u64) -> io::Result<(String, u64)> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 128 * 1024];
     let mut len = 0;
-    let mut from = from.take(room.saturating_add(1));
     loop {
         let count = match from.read(&mut buffer) {
             Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,
@@ -105,8 +106,10 @@ fn copy_hashed(from: &mut impl Read, to: &mut File, room: u64) -> io::Result<(St
             break;
         }
         hash.update(&buffer[..count]);
-        to.write_all(&buffer[..count])?;
         len += count as u64;
+        if len <= room {
+            to.write_all(&buffer[..count])?;
+        }
     }
     let hex = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     Ok((hex, len))
@@ -145,5 +148,24 @@ mod tests {
         assert!(matches!(small.keep("a", &mut &b"1"[..]), Err(QuarantineError::Full { files: 1, .. })));
         small.keep("a", &mut &b"0"[..]).unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_caps_may_be_reached_and_a_name_is_made_safe() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().to_owned();
+        let small = Quarantine { folder, max_files: 2, max_bytes: 10 };
+        small.keep("a", &mut &b"0123456"[..]).unwrap();
+        let full = small.keep("a", &mut &b"abcd"[..]);
+        assert!(matches!(full, Err(QuarantineError::Full { files: 1, bytes: 7, .. })), "{full:?}");
+        small.keep("a", &mut &b"abc"[..]).unwrap();
+        assert_eq!(small.usage().unwrap(), (2, 10));
+        let name = small.keep("a", &mut &b"0123456"[..]).unwrap();
+        assert_eq!(name.file_name().unwrap().len(), "a.".len() + 32);
+        assert_eq!(safe_name("a/b c.-_ü"), "a_b_c.-__");
+        assert_eq!(safe_name(&"x".repeat(101)).len(), 100);
+        assert_eq!((MAX_FILES, MAX_BYTES), (100, 268_435_456));
+        let gone = Quarantine::new(Path::new("/nonexistent"));
+        assert!(matches!(gone.keep("a", &mut &b""[..]), Err(QuarantineError::Io { .. })));
     }
 }

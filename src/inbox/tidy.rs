@@ -260,3 +260,6 @@ impl Tidy {
         std::fs::symlink_metadata(&self.file).ok().map(|meta| Fingerprint::of(&meta))
     }
 }
+
+#[cfg(test)]
+mod tests;

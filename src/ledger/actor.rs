@@ -315,3 +315,6 @@ fn cause(err: &LedgerError) -> String {
     use std::error::Error as _;
     err.source().map_or_else(|| err.to_string(), ToString::to_string)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ mod events;
 mod reports;
 mod retention;
 mod runs;
+mod stock;
 mod waiting;
 
 use super::*;

@@ -197,3 +197,6 @@ fn deliver_due(scene: &Scene, spool: &Spool) -> Option<Instant> {
     }
     next
 }
+
+#[cfg(test)]
+mod tests;

@@ -156,3 +156,43 @@ fn stale(id: ProcessId, what: String) -> Find {
 fn seconds(span: Duration) -> String {
     format!("{} s", span.as_secs())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::DirLock;
+    use crate::monitor::scene::LimitFlags;
+    use crate::workdir::Workdir;
+
+    fn status(id: &ProcessId, state: &str) -> String {
+        serde_json::json!({"timestamp": 0.0, "queue_size": 0, "slow_queue_size": 0, "workers": {}, "schema": 1,
+            "version": "0", "pid": id.pid, "start_ticks": id.start_ticks, "boot_id": id.boot_id, "time_ns": 0,
+            "epoch": 1, "seq": 1, "monotonic": 0, "state": state, "counts": {}, "rate_30s": 0.0, "last_progress": 0.0,
+            "progress": {}})
+        .to_string()
+    }
+
+    #[test]
+    fn a_process_that_is_none_of_ours_or_lives_and_let_go_of_its_lock_is_not_left_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let scene = Scene::open(Workdir::open(dir.path()).unwrap(), LimitFlags::default()).unwrap();
+        scene.workdir.prepare().unwrap();
+        let me = ProcessId::current().unwrap();
+        assert!(without_lock(&scene).is_none(), "there is no status");
+        let write = |id: &ProcessId| {
+            let mut file = std::fs::File::create(scene.workdir.status_file()).unwrap();
+            std::io::Write::write_all(&mut file, status(id, "ready").as_bytes()).unwrap();
+        };
+        write(&me);
+        // This process is alive and holds nothing, but it is no `stallproof`.
+        assert!(!is_our_program(me.pid) && !is_our_program(i32::MAX));
+        assert!(without_lock(&scene).is_none());
+        let lock = scene.workdir.worker_lock();
+        let held = DirLock::acquire(&lock).unwrap();
+        assert!(abandoned(&scene, lock.clone()).unwrap().is_none(), "somebody holds it");
+        drop(held);
+        assert!(abandoned(&scene, lock).unwrap().is_none(), "it names a process that lives");
+        assert!(abandoned(&scene, scene.workdir.monitor_lock()).unwrap().is_none(), "there is none");
+        assert_eq!(seconds(Duration::from_millis(61_900)), "61 s");
+    }
+}

@@ -137,4 +137,39 @@ mod tests {
         let (told, news) = follow(&told, &seen);
         assert_eq!((told.last, kinds(&news)), (Some(1), vec![Kind::Incident]));
     }
+
+    #[tokio::test]
+    async fn only_what_is_new_since_it_was_told_is_read_and_of_another_ledger_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let workdir = crate::workdir::Workdir::open(dir.path()).unwrap();
+        workdir.prepare().unwrap();
+        let part = crate::status::Progress::default().part("ledger", std::time::Duration::from_secs(9));
+        let (ledger, actor) = crate::ledger::Ledger::open(&workdir.ledger(), part).unwrap();
+        for handler in ["a", "b", "c"] {
+            let (handler, signature) = (handler.to_owned(), "s".to_owned());
+            let failure = crate::ledger::Failure { handler, signature, error: "e".to_owned(), failures: 1 };
+            ledger.fail_handler(failure, None).await.unwrap();
+        }
+        ledger.mend_handler("b".to_owned()).await.unwrap();
+        drop(ledger);
+        actor.join().unwrap();
+        let scene = Scene::open(workdir, crate::monitor::scene::LimitFlags::default()).unwrap();
+        let seen = |last: Option<i64>| {
+            let found = look(&scene, &Told { last, open: Vec::new() }).unwrap();
+            let ids = |rows: &[IncidentRow]| rows.iter().map(|row| row.id).collect::<Vec<_>>();
+            assert_eq!((ids(&found.open), found.last), (vec![1, 3], 3));
+            ids(&found.new)
+        };
+        assert_eq!((seen(None), seen(Some(0)), seen(Some(2))), (vec![], vec![1, 2, 3], vec![3]));
+        assert_eq!((seen(Some(3)), seen(Some(4))), (vec![], vec![]));
+    }
+
+    #[test]
+    fn an_end_is_told_of_those_that_were_told_and_a_ledger_that_did_not_change_is_the_same() {
+        let told = Told { last: Some(2), open: vec![(1, "h1".to_owned()), (2, "h2".to_owned())] };
+        let seen = Incidents { open: vec![incident(2, None)], new: Vec::new(), last: 2 };
+        let (next, news) = follow(&told, &seen);
+        assert_eq!(next, Told { last: Some(2), open: vec![(2, "h2".to_owned())] });
+        assert_eq!(news, [(Kind::IncidentOver, "handler `h1` works again".to_owned())]);
+    }
 }

@@ -201,4 +201,74 @@ mod tests {
         let threads = std::fs::read_to_string(folder.join("threads.txt")).unwrap();
         assert!(threads.contains("state:"), "{threads}");
     }
+
+    #[test]
+    fn an_incident_has_a_folder_of_its_own_and_the_oldest_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+        let at = Millis(0);
+        let names: Vec<_> = (0..3).map(|_| name(create_folder(dir.path(), at).unwrap())).collect();
+        let first = "19700101T000000.000Z";
+        assert_eq!(names, [first.to_owned(), format!("{first}-2"), format!("{first}-3")]);
+        assert!(create_folder(&dir.path().join("missing"), at).is_err());
+        for n in 3..KEPT + 2 {
+            DirBuilder::new().create(dir.path().join(format!("2{n:03}"))).unwrap();
+        }
+        File::create(dir.path().join("0 is a file")).unwrap();
+        forget_oldest(dir.path());
+        let mut left: Vec<_> =
+            std::fs::read_dir(dir.path()).unwrap().map(|one| name(one.unwrap().path())).collect();
+        left.sort();
+        assert_eq!((left.len(), left[0].as_str()), (KEPT + 1, "0 is a file"));
+        assert_eq!(left[1], format!("{first}-3"), "the two oldest are gone");
+        for n in 4..=100 {
+            DirBuilder::new().create(dir.path().join(format!("{first}-{n}"))).unwrap();
+        }
+        DirBuilder::new().create(dir.path().join(first)).unwrap();
+        DirBuilder::new().create(dir.path().join(format!("{first}-2"))).unwrap();
+        assert!(
+            create_folder(dir.path(), at).is_err(),
+            "a hundred incidents within one millisecond are no incidents"
+        );
+    }
+
+    #[test]
+    fn the_end_of_the_newest_log_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| write_new(&dir.path().join(name), text.as_bytes()).unwrap();
+        assert_eq!(newest_log(dir.path(), "worker.log"), b"there is no log\n");
+        put("worker.log.2026-01-02", "new");
+        put("worker.log.2026-01-01", "old");
+        put("worker.out", "out");
+        assert_eq!(newest_log(dir.path(), "worker.log"), b"new");
+        let path = dir.path().join("worker.out");
+        assert_eq!(
+            (read_tail(&path, 2), read_tail(&path, 3), read_tail(&path, 9)),
+            (b"ut".to_vec(), b"out".to_vec(), b"out".to_vec())
+        );
+        let missing = String::from_utf8(read_tail(&dir.path().join("none"), 2)).unwrap();
+        assert!(missing.starts_with("cannot read "), "{missing}");
+        std::os::unix::fs::symlink(&path, dir.path().join("link")).unwrap();
+        assert!(read_tail(&dir.path().join("link"), 9).starts_with(b"cannot read "));
+    }
+
+    #[test]
+    fn an_action_goes_above_its_mark_or_to_the_end_where_a_person_took_that_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(REPORT);
+        let line = |text: &str| text.lines().position(|line| line.ends_with(": done"));
+        for (before, at, lines) in
+            [(format!("a\n{}\nb\n", report::ACTIONS_END), 1, 4), ("a\nb".to_owned(), 2, 3)]
+        {
+            let _ = std::fs::remove_file(&path);
+            write_new(&path, before.as_bytes()).unwrap();
+            add_action(dir.path(), "done").unwrap();
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert_eq!((line(&text), text.lines().count()), (Some(at), lines), "{text}");
+        }
+        assert!(add_action(&dir.path().join("none"), "done").is_err());
+        assert_eq!(gather(None).threads, "no worker holds the directory\n");
+        let gone = ProcessId { boot_id: "another".to_owned(), ..ProcessId::current().unwrap() };
+        assert_eq!(gather(Some(&gone)).threads, "the process is gone\n");
+    }
 }

@@ -152,4 +152,24 @@ mod tests {
         assert_eq!(resumed.backoff, Backoff::default());
         assert!(resumed.owed_start && resumed.restarts.len() == 50);
     }
+
+    #[test]
+    fn a_file_that_cannot_be_understood_is_named_and_a_link_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let workdir = Workdir::open(dir.path()).unwrap();
+        workdir.prepare().unwrap();
+        let path = workdir.state().join(NAME);
+        std::fs::File::create(&path).unwrap().write_all(b"nonsense").unwrap();
+        let said = Memory::read(&workdir).unwrap_err();
+        assert!(said.starts_with("cannot understand `") && said.contains(NAME), "{said}");
+        assert!(Memory::resume(&workdir).is_err());
+        Memory { owed_start: true, ..Memory::default() }.write(&workdir).unwrap();
+        assert!(Memory::read(&workdir).unwrap().owed_start, "it is replaced");
+        std::fs::rename(&path, dir.path().join("aside")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("aside"), &path).unwrap();
+        assert!(Memory::read(&workdir).unwrap_err().starts_with("cannot read `"));
+        let restart =
+            Restart { at_ms: 7, why: String::new(), outcome: String::new(), incident: String::new() };
+        assert_eq!(restart.at(), Millis(7));
+    }
 }

@@ -42,6 +42,12 @@ pub struct Action {
 /// When the state folder cannot be used.
 pub fn recover(scene: &Scene, dry_run: bool) -> Result<(Report, Vec<Action>), crate::workdir::WorkdirError> {
     let report = checks::diagnose(scene, Depth::Full);
+    let actions = act(scene, &report, dry_run)?;
+    Ok((report, actions))
+}
+
+/// One action per remedy of the report.
+fn act(scene: &Scene, report: &Report, dry_run: bool) -> Result<Vec<Action>, crate::workdir::WorkdirError> {
     let bad = report.findings.iter().filter_map(|finding| Some((finding, finding.remedy.as_ref()?)));
     let mut plan: Vec<(&Finding, &Remedy)> = Vec::new();
     for (finding, remedy) in bad {
@@ -71,8 +77,7 @@ pub fn recover(scene: &Scene, dry_run: bool) -> Result<(Report, Vec<Action>), cr
             done,
         }
     });
-    let actions = actions.collect();
-    Ok((report, actions))
+    Ok(actions.collect())
 }
 
 fn intention(remedy: &Remedy) -> String {
@@ -205,3 +210,6 @@ fn pids(processes: &[ProcessId]) -> String {
     let pids: Vec<String> = processes.iter().take(20).map(|process| process.pid.to_string()).collect();
     pids.join(", ")
 }
+
+#[cfg(test)]
+mod tests;

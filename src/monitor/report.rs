@@ -293,4 +293,68 @@ mod tests {
         assert_eq!(json["checks"].as_array().map(Vec::len), Some(2));
         assert_eq!(report(&[]).to_json()["status"], "healthy");
     }
+
+    #[test]
+    fn a_report_is_told_in_full() {
+        let all = report(&[Level::Warning, Level::Ok, Level::Critical, Level::Unknown]).to_text();
+        insta::assert_snapshot!(all, @r"
+        stallproof health of /d\u{1b}[8m at 1970-01-01T00:00:00.000Z
+
+        [warning]  queue          a title \u{1b}[31m
+        [ok]       disk           fine
+        [CRITICAL] queue          a title \u{1b}[31m
+        [unknown]  queue          a title \u{1b}[31m
+
+        CRITICAL
+          queue: a title \u{1b}[31m
+            -> look\u{a}at it
+        UNKNOWN
+          queue: a title \u{1b}[31m
+            -> look\u{a}at it
+        WARNINGS
+          queue: a title \u{1b}[31m
+            -> look\u{a}at it
+        ");
+        let json = report(&[Level::Warning, Level::Ok, Level::Unknown]).to_json();
+        let number = |name: &str| json[name].as_array().map(Vec::len);
+        assert_eq!(
+            (number("criticals"), number("warnings"), number("unknowns")),
+            (Some(0), Some(1), Some(1))
+        );
+        assert_eq!((&json["status"], &json["worker"]["pid"]), (&"unknown".into(), &7.into()));
+        let fine = &json["checks"][1];
+        assert_eq!(
+            (&fine["status"], &fine["check"], &fine["summary"]),
+            (&"ok".into(), &"disk".into(), &"fine".into())
+        );
+        assert!(fine.get("advice").is_none() && fine.get("remedy").is_none());
+        assert!(json["monitor"].is_null() && json["dir"].is_string() && json["checked_at"].is_string());
+    }
+
+    #[test]
+    fn every_remedy_has_its_word_and_what_failed_has_none_but_a_person() {
+        let words: Vec<_> = [
+            Remedy::RestartWorker,
+            Remedy::StartWorker,
+            Remedy::EndOrphans(Vec::new()),
+            Remedy::Salvage(PathBuf::new()),
+            Remedy::ClearLeftovers(Vec::new()),
+            Remedy::ByHand,
+        ]
+        .iter()
+        .map(Remedy::as_str)
+        .collect();
+        let wanted = [
+            "restart the worker",
+            "start a worker",
+            "end the orphans",
+            "salvage the queue file",
+            "clear left-over files",
+            "by hand",
+        ];
+        assert_eq!(words, wanted);
+        let failed = Finding::unknown("disk", "why");
+        assert_eq!((failed.level, failed.remedy), (Level::Unknown, Some(Remedy::ByHand)));
+        assert_eq!((failed.check, failed.summary.as_str(), failed.advice.is_empty()), ("disk", "why", false));
+    }
 }

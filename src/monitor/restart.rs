@@ -218,3 +218,6 @@ impl Restarter {
         look::is_by(&status, id).then_some(status)
     }
 }
+
+#[cfg(test)]
+mod tests;

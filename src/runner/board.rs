@@ -104,3 +104,71 @@ impl Board {
         self.inner.lock().expect("no panic happens under this lock")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::JobId;
+
+    fn claimed(seq: Seq) -> Claimed {
+        Claimed {
+            seq,
+            id: JobId(format!("job {seq}")),
+            number: 1,
+            attempts_before: 0,
+            max_attempts: 1,
+            title: format!("title {seq}"),
+            language: Some("rust".to_owned()),
+            source: "ideas".to_owned(),
+            handler: "h".to_owned(),
+            timeout_ms: None,
+            output_dir: "o".to_owned(),
+            last_error: None,
+            errors: Vec::new(),
+            lane: "default".to_owned(),
+            key: None,
+            again: false,
+            entry: String::new(),
+            reworks: 0,
+        }
+    }
+
+    #[test]
+    fn a_slot_shows_what_it_works_on_and_what_it_ended_last() {
+        let board = Board::default();
+        let idle = SlotStatus { status: "idle".to_owned(), ..SlotStatus::default() };
+        let slot = |board: &Board| board.snapshot().0.remove(&4);
+        board.open(4);
+        assert_eq!(slot(&board), Some(idle.clone()));
+        board.lock().last_progress = Millis(1);
+        let _stopped = board.begin(4, &claimed(7));
+        let works = slot(&board).unwrap();
+        assert_eq!((works.status.as_str(), works.task.as_deref()), ("working", Some("title 7")));
+        assert_eq!((works.job_id.as_deref(), works.language.as_deref()), (Some("job 7"), Some("rust")));
+        assert!(works.started_at.is_some() && !works.kill_pending && board.snapshot().1 > Millis(1));
+        board.kill_pending(4);
+        assert!(slot(&board).unwrap().kill_pending);
+        board.lock().last_progress = Millis(1);
+        board.end(4, &claimed(7));
+        assert_eq!(slot(&board), Some(SlotStatus { last_completed: Some("title 7".to_owned()), ..idle }));
+        assert!(board.snapshot().1 > Millis(1));
+        board.close(4);
+        assert_eq!(slot(&board), None);
+    }
+
+    #[test]
+    fn live_attempts_are_reached_and_those_that_ended_are_not() {
+        let board = Board::default();
+        let (mut one, mut two) = (board.begin(0, &claimed(1)), board.begin(1, &claimed(2)));
+        assert_eq!(board.live(), 2);
+        assert!(board.stop(2, StopReason::Cancelled) && !board.stop(3, StopReason::Cancelled));
+        assert!(one.try_recv().is_err());
+        assert_eq!(two.try_recv().ok(), Some(StopReason::Cancelled));
+        board.end(1, &claimed(2));
+        assert!(board.live() == 1 && !board.stop(2, StopReason::Cancelled));
+        board.stop_all(StopReason::Interrupted);
+        assert_eq!(one.try_recv().ok(), Some(StopReason::Interrupted));
+        drop(one);
+        assert!(!board.stop(1, StopReason::Cancelled), "nobody hears it");
+    }
+}

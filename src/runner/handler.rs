@@ -382,35 +382,4 @@ fn millis(duration: std::time::Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_a_repeated_command_the_last_counts() {
-        let of = |entry: &str| own_command(entry).map(|command| command.join(" "));
-        assert_eq!(of(r#"{"command": ["a"], "x": 1, "command": ["b", "c"]}"#).as_deref(), Some("b c"));
-        assert_eq!(of(r#"{"command": ["a"], "command": null}"#), None);
-        assert_eq!(of(r#"{"command": ["a"], "x": 1, "x": 2}"#).as_deref(), Some("a"));
-    }
-
-    #[test]
-    fn a_failed_write_keeps_its_number_and_leaves_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let missing = dir.path().join("missing/last_error.txt");
-        let err = HandlerError::Folder { source: publish(&missing, b"x").unwrap_err(), path: missing };
-        assert_eq!(err.errno(), Some(libc::ENOENT));
-        let is_a_folder = dir.path().join("last_error.txt");
-        std::fs::create_dir(&is_a_folder).unwrap();
-        let err = HandlerError::Folder {
-            source: publish(&is_a_folder, b"x").unwrap_err(),
-            path: is_a_folder.clone(),
-        };
-        assert_eq!(err.errno(), Some(libc::EISDIR));
-        std::fs::remove_dir(&is_a_folder).unwrap();
-        for text in ["one", "another"] {
-            publish(&is_a_folder, text.as_bytes()).unwrap();
-            assert_eq!(std::fs::read_to_string(&is_a_folder).unwrap(), text);
-        }
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "a temporary file is left");
-    }
-}
+mod tests;

@@ -10,6 +10,7 @@ use crate::config::Live;
 use crate::job::State;
 
 mod removals;
+mod rhythm;
 
 const FILE: &str = "ideas_log.json";
 

@@ -164,6 +164,122 @@ fn what_is_not_json_is_rejected_with_line_and_column() {
     assert!(matches!(parse(&kept), Submission::Runnable(_)));
 }
 
+/// What is said to programs: line, column, field, what was expected and found, and the remedy.
+fn fault(raw: &[u8], allow_commands: bool) -> Fault {
+    match parse_entry(raw, &context(allow_commands)) {
+        Submission::Rejected { fault, .. } => *fault,
+        Submission::Runnable(entry) => panic!("accepted: {entry:?}"),
+    }
+}
+
+#[test]
+fn a_fault_is_told_piece_by_piece() {
+    let text = |text: &str| Some(text.to_owned());
+    let of_field = |field: &str, expected: &str, found: &str, fix: &str| Fault {
+        line: 3,
+        column: 5,
+        field: text(field),
+        expected: text(expected),
+        found: text(found),
+        fix: fix.to_owned(),
+    };
+    let of_entry =
+        |expected: &str, found: &str, fix: &str| Fault { field: None, ..of_field("", expected, found, fix) };
+    let need = of_field(
+        "depends_on",
+        "none on recurring work",
+        "[\"a\"]",
+        "Remove `depends_on`, or `every` and `cron`",
+    );
+    let refused = of_field(
+        "command",
+        "no `command` from this source",
+        "[\"rm\"]",
+        "Remove `command` and give the entry a `title`; only its owner can allow commands in this source",
+    );
+    let no_json = |line, column, what: &str| {
+        let fix = "Rewrite the entry as one valid JSON object";
+        Fault { line, column, ..of_entry("valid JSON", &format!("not valid JSON: {what}"), fix) }
+    };
+    let title = ("a title that can be read, or a `command`", "Give the entry a `title`");
+    let object = "Replace it by an object with a `title`, or remove it";
+    for (raw, wanted) in [
+        (r#"[1]"#, of_entry("an object", "[1]", object)),
+        (r#"{}"#, of_field("title", title.0, "neither", title.1)),
+        (r#"{"title": " "}"#, of_field("title", title.0, "\" \"", title.1)),
+        (
+            r#"{"title": "t", "lane": 1}"#,
+            of_field("lane", "a string", "1", "Set `lane` to a string, or remove it"),
+        ),
+        (
+            r#"{"title": "t", "id": ""}"#,
+            of_field("id", "1 to 512 bytes", "\"\"", "Set `id` to 1 to 512 bytes, or remove it"),
+        ),
+        (r#"{"title": "t", "every": "1h", "depends_on": ["a"]}"#, need),
+        (r#"{"command": ["rm"]}"#, refused),
+        (r#"{"title": "t",}"#, no_json(3, 19, "trailing comma")),
+        ("{\n \"title\": nil}", no_json(4, 12, "expected ident")),
+        ("", no_json(3, 5, "EOF while parsing a value")),
+    ] {
+        assert_eq!(fault(raw.as_bytes(), false), wanted, "{raw}");
+    }
+    assert_eq!(fault(b"{\"title\":\"\xff\"}", true).expected, text("valid JSON"));
+}
+
+#[test]
+fn an_entry_is_read_up_to_a_length_and_what_is_kept_of_a_longer_one_is_cut() {
+    let max = Limits::default().max_entry_bytes;
+    let of_len = |len: usize| {
+        let mut raw = b"{\"title\":\"".to_vec();
+        raw.resize(len - 2, b'x');
+        raw.extend_from_slice(b"\"}");
+        raw
+    };
+    assert!(matches!(parse_entry(&of_len(max), &context(false)), Submission::Runnable(_)));
+    let Submission::Rejected { id, has_own_id, raw, title, reason, fault, .. } =
+        parse_entry(&of_len(max + 1), &context(false))
+    else {
+        panic!("accepted");
+    };
+    assert_eq!((id.0.len(), has_own_id, raw.len(), title.as_str()), (32, false, KEPT_OF_REJECTED, ""));
+    let said =
+        format!("ideas_log.json:3:5: the entry has {} bytes, over the limit of {max}; split it", max + 1);
+    let wanted = Fault {
+        line: 3,
+        column: 5,
+        field: None,
+        expected: Some(format!("at most {max} bytes")),
+        found: Some(format!("{} bytes", max + 1)),
+        fix: "Split the entry into smaller ones".to_owned(),
+    };
+    assert_eq!((reason, *fault), (said, wanted));
+}
+
+#[test]
+fn what_is_kept_of_a_rejected_text_is_cut_between_characters() {
+    let limit = KEPT_OF_REJECTED;
+    for (text, len) in [
+        ("x".repeat(limit), limit),
+        ("x".repeat(limit + 1), limit),
+        (format!("{}é", "x".repeat(limit - 2)), limit),
+        (format!("{}é", "x".repeat(limit - 1)), limit - 1),
+        (format!("{}\u{10348}", "x".repeat(limit - 3)), limit - 3),
+    ] {
+        assert_eq!(cut(text).len(), len);
+    }
+}
+
+#[test]
+fn a_place_inside_an_entry_is_counted_from_where_it_starts() {
+    let start = Place { file: "a\u{1b}.json", line: 7, column: 20 };
+    for (inside, wanted) in [((1, 1), (7, 20)), ((1, 4), (7, 23)), ((2, 4), (8, 4)), ((0, 0), (7, 20))] {
+        let place = start.inside(inside.0, inside.1);
+        assert_eq!((place.line, place.column), wanted, "{inside:?}");
+    }
+    assert_eq!(start.to_string(), "a\\u{1b}.json:7:20");
+    assert_eq!(Place::start_of("f").to_string(), "f:1:1");
+}
+
 #[test]
 fn a_rejected_entry_keeps_its_id_and_title_for_its_owner() {
     let Submission::Rejected { id, has_own_id, title, .. } = parse(r#"{"id":"a","title":"T","priority":[]}"#)

@@ -21,6 +21,8 @@ use crate::job::JobId;
 struct Memory {
     known: HashMap<JobId, bool>,
     watched: Vec<Vec<u8>>,
+    /// How often it was asked what is watched.
+    asked: u32,
     broken: bool,
 }
 
@@ -71,6 +73,7 @@ impl Judge for Memory {
     }
 
     fn watched(&mut self) -> io::Result<Vec<Vec<u8>>> {
+        self.asked += 1;
         let known = &self.known;
         Ok(self.watched.iter().filter(|raw| known.get(&id_of(raw)) != Some(&true)).cloned().collect())
     }
@@ -357,6 +360,19 @@ fn whatever_a_kill_left_in_the_limbo_is_looked_through() {
     let kept: Vec<_> = fs::read_dir(&bed.site.quarantine).unwrap().map(|one| one.unwrap().path()).collect();
     assert_eq!(kept.len(), 1);
     assert_eq!(fs::read_to_string(&kept[0]).unwrap(), "[{\"id\":3}, {\"id\":4");
+}
+
+#[test]
+fn a_watched_entry_that_stands_in_the_file_is_looked_for_once_and_one_that_is_gone_is_put_back() {
+    let bed = Bed::new("[{\"id\": 1}, {\"id\": 2}]");
+    let mut judge = Memory::knowing(&[(1, false), (2, false), (3, false)]);
+    judge.watched = vec![b"{\"id\": 1}".to_vec()];
+    let tended = bed.pruner().tend(&mut judge).unwrap();
+    assert_eq!((tended.rescued, judge.asked, bed.ids()), (0, 1, vec![1, 2]), "there is nothing to do");
+    judge.watched.push(b"{\"id\": 3}".to_vec());
+    judge.asked = 0;
+    let tended = bed.pruner().tend(&mut judge).unwrap();
+    assert_eq!((tended.rescued, judge.asked, bed.ids()), (0, 1, vec![1, 2, 3]), "what is put back was known");
 }
 
 #[test]

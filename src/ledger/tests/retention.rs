@@ -256,6 +256,23 @@ async fn folders_are_noted_until_they_are_removed() {
 }
 
 #[tokio::test]
+async fn logs_go_for_their_age_or_because_all_may() {
+    let bed = Bed::new();
+    let seq = bed.completed("a").await;
+    bed.newest().await;
+    let logs = async |sweep: Sweep| {
+        let swept = bed.ledger.sweep(sweep).await.unwrap();
+        assert_eq!(swept.retired, 0);
+        swept.logs.into_iter().map(|logs| (logs.seq, logs.is_old)).collect::<Vec<_>>()
+    };
+    let before = |at: i64| Sweep { logs_before: Some(Millis(at)), ..Sweep::default() };
+    assert_eq!(logs(Sweep::default()).await, []);
+    assert_eq!(logs(before(6)).await, [], "it ended at that very time");
+    assert_eq!(logs(before(7)).await, [(seq, true)]);
+    assert_eq!(logs(Sweep { any_logs: true, ..before(6) }).await, [(seq, false)]);
+}
+
+#[tokio::test]
 async fn many_are_retired_in_steps() {
     let bed = Bed::new();
     for n in 0..130 {

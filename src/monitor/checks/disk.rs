@@ -46,10 +46,18 @@ mod tests {
             (10_000 * MIB, None, Level::Ok),
             (500 * MIB, Some(1_000_000), Level::Warning),
             (10_000 * MIB, Some(5000), Level::Warning),
+            (512 * MIB, Some(10_000), Level::Ok),
+            (512 * MIB - 1, Some(10_000), Level::Warning),
+            (512 * MIB, Some(9999), Level::Warning),
+            (64 * MIB, Some(1000), Level::Warning),
+            (64 * MIB - 1, Some(1000), Level::Critical),
+            (64 * MIB, Some(999), Level::Critical),
             (10 * MIB, Some(1_000_000), Level::Critical),
             (10_000 * MIB, Some(5), Level::Critical),
         ] {
             assert_eq!(judge(bytes, inodes).level, level, "{bytes} {inodes:?}");
         }
+        assert_eq!(judge(3 * 1024 * 1024 * 1024, None).summary, "3072 MiB free");
+        assert_eq!(judge(0, Some(7)).summary, "0 MiB and 7 inodes free");
     }
 }

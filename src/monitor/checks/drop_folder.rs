@@ -67,3 +67,45 @@ fn list(folder: &Path) -> std::io::Result<Contents> {
     });
     Ok(contents)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, create_dir_all};
+
+    use super::super::testbed::Bed;
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// A file that was written so long ago.
+    fn put(folder: &Path, name: &str, age: Duration) {
+        let file = File::create(folder.join(name)).unwrap();
+        file.set_modified(SystemTime::now() - age).unwrap();
+    }
+
+    #[test]
+    fn what_lies_there_is_counted_and_what_lies_there_for_long_is_told_of_while_a_worker_is_ready() {
+        let bed = Bed::new();
+        let folder = bed.situation.scene.workdir.root().join("drop");
+        let told = |bed: &Bed| {
+            let finding = check_one(&bed.situation, &folder);
+            (finding.level, finding.summary)
+        };
+        assert_eq!(told(&bed), (Level::Ok, "`drop`: none".to_owned()));
+        create_dir_all(folder.join("rejected")).unwrap();
+        put(&folder, "notes.txt", 3 * HOUR);
+        put(&folder.join("rejected"), "bad.json", HOUR);
+        put(&folder.join("rejected"), "bad.json.txt", HOUR);
+        assert_eq!(told(&bed), (Level::Ok, "`drop`: 0 wait; 1 refused".to_owned()));
+        put(&folder, "new.json", Duration::ZERO);
+        assert_eq!(told(&bed).0, Level::Ok);
+        put(&folder, "old.json", 3 * HOUR);
+        put(&folder, "older.json", 5 * HOUR);
+        let summary = "`drop`: 3 wait, the oldest for 5 h 00 min; 1 refused".to_owned();
+        assert_eq!(told(&bed), (Level::Warning, summary.clone()));
+        let draining = Bed::with(|status| status.state = WorkerState::Draining);
+        assert_eq!(told(&draining).0, Level::Ok);
+        let file = check_one(&bed.situation, &folder.join("old.json"));
+        assert_eq!(file.level, Level::Unknown, "{file:?}");
+    }
+}

@@ -15,6 +15,10 @@ mod orphans;
 mod parts;
 mod queue;
 mod status;
+#[cfg(test)]
+mod testbed;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::sync::Arc;

@@ -97,3 +97,6 @@ fn retries(situation: &Situation, facts: &Facts) -> Finding {
     let next = facts.backlog.next_due.filter(|due| *due > Millis::now());
     Finding::ok(RETRIES, summary + &next.map_or_else(String::new, |at| format!("; the next at {at}")))
 }
+
+#[cfg(test)]
+mod tests;

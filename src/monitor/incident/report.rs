@@ -156,3 +156,112 @@ fn slowest(facts: &Facts<'_>) -> Option<String> {
     let (name, part) = critical.min_by_key(|(_, part)| part.last_round_monotonic_ms)?;
     Some(format!("`{}`, whose last round is the oldest (phase: {})", escape(name), escape(&part.phase)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::monotonic_ms;
+    use crate::monitor::look::Look;
+    use crate::monitor::report::{Finding, Remedy};
+    use crate::monitor::scene::{LimitFlags, Scene};
+    use crate::monitor::verdict::Seen;
+    use crate::status::{SlotStatus, StatusFile};
+    use crate::workdir::Workdir;
+
+    fn status() -> StatusFile {
+        serde_json::from_value(serde_json::json!({"timestamp": 0.0, "queue_size": 0, "slow_queue_size": 0,
+            "workers": {}, "schema": 1, "version": "9.9", "pid": 1, "start_ticks": 1, "boot_id": "b", "time_ns": 1,
+            "epoch": 3, "seq": 17, "monotonic": monotonic_ms(), "state": "ready", "counts": {}, "rate_30s": 0.0,
+            "last_progress": 0.0, "progress": {
+                "late": {"counter": 1, "phase": "x", "last_round": 0.0, "last_round_monotonic_ms": 1, "limit": 1.0,
+                    "critical": false},
+                "slow": {"counter": 1, "phase": "reading", "last_round": 0.0, "last_round_monotonic_ms": 5,
+                    "limit": 1.0, "critical": true},
+                "quick": {"counter": 1, "phase": "y", "last_round": 0.0, "last_round_monotonic_ms": 9, "limit": 1.0,
+                    "critical": true}}}))
+        .unwrap()
+    }
+
+    fn rendered(verdict: &Verdict, state: Option<char>, status: Option<StatusFile>) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let scene = Scene::open(Workdir::open(dir.path()).unwrap(), LimitFlags::default()).unwrap();
+        let look = Look { seen: Seen::Never, status };
+        let case = Case { scene: &scene, verdict, look: &look, worker: None };
+        let evidence = Evidence { threads: "one\n".repeat(20), state, ..Evidence::default() };
+        let findings = vec![
+            Finding::ok("fine", "nothing to say"),
+            Finding::bad(("disk", Level::Warning), "nearly \u{1b} full", "make room", Remedy::ByHand),
+        ];
+        let root = scene.workdir.root().to_owned();
+        let diagnosis = Report { dir: root, at: Millis(0), worker: None, monitor: None, findings };
+        render(&Facts { case: &case, at: Millis(0), evidence: &evidence, diagnosis: &diagnosis })
+    }
+
+    #[test]
+    fn the_first_suspect_is_what_the_kernel_says_then_the_part_then_the_oldest_round() {
+        let stalled =
+            Verdict::Stalled { part: Some("poller".to_owned()), still_for: Duration::from_secs(300) };
+        let idle = Verdict::Stalled { part: None, still_for: Duration::from_secs(300) };
+        for (verdict, state, status, wanted) in [
+            (&stalled, Some('T'), None, "the process was stopped by a signal"),
+            (&stalled, Some('t'), None, "the process was stopped by a signal"),
+            (&stalled, Some('D'), None, "uninterruptible sleep"),
+            (&stalled, Some('S'), None, "First suspect: `poller`."),
+            (&Verdict::Dead, None, Some(status()), "see the end of `worker.log`"),
+            (&idle, Some('S'), Some(status()), "`slow`, whose last round is the oldest (phase: reading)"),
+            (&idle, Some('S'), None, "First suspect: not known."),
+        ] {
+            let text = rendered(verdict, state, status);
+            assert!(text.contains(wanted), "{wanted}:\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_was_seen_and_what_ran_is_told() {
+        let text = rendered(&Verdict::Dead, None, None);
+        assert!(text.contains("- disk: nearly \\u{1b} full") && !text.contains("nothing to say"), "{text}");
+        assert!(text.contains("- no slot was working") && !text.contains("status file: version"));
+        assert_eq!(text.matches("\none").count(), 12, "the first lines of the threads are enough");
+        let mut status = status();
+        let slot = |word: &str, task: Option<&str>| SlotStatus {
+            status: word.to_owned(),
+            task: task.map(str::to_owned),
+            ..SlotStatus::default()
+        };
+        status.workers.insert("0".to_owned(), slot("idle", Some("old")));
+        status.workers.insert("1".to_owned(), slot("working", Some("new")));
+        let text = rendered(&Verdict::Dead, None, Some(status));
+        assert!(text.contains("- slot 1: new (job `?`, since ?)") && !text.contains("slot 0"), "{text}");
+        assert!(text.contains("- status file: version 9.9, epoch 3, number 17"), "{text}");
+        assert!(!text.contains("no slot was working"));
+    }
+
+    #[test]
+    fn every_verdict_is_a_sentence() {
+        let silent_for = Duration::from_secs(300);
+        for (verdict, wanted) in [
+            (Verdict::Stale { silent_for, stopping: false }, "no sign of life for 5 min"),
+            (
+                Verdict::Stale { silent_for, stopping: true },
+                "no sign of life for 5 min while it was stopping",
+            ),
+            (
+                Verdict::Stalled { part: Some("p".to_owned()), still_for: silent_for },
+                "work stands still for 5 min; `p` does not finish a round",
+            ),
+            (
+                Verdict::Stalled { part: None, still_for: silent_for },
+                "work could start and nothing happened for 5 min",
+            ),
+            (Verdict::Dead, "the worker ended without having been told to"),
+            (Verdict::Working, "it works"),
+            (Verdict::Stopped, "it was stopped on purpose"),
+            (Verdict::Never, "no worker ever ran here"),
+            (Verdict::Unknown("x".to_owned()), "nothing can be said: x"),
+        ] {
+            assert_eq!(sentence(&verdict), wanted);
+        }
+    }
+}

@@ -255,3 +255,36 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn the_part_that_has_stood_longest_beyond_its_limit_is_the_first_suspect_of_a_standstill() {
+    let other = |counter: u64, limit: u64| PartSeen {
+        limit: Duration::from_secs(limit),
+        critical: false,
+        ..part(counter)
+    };
+    let stuck = |n: u64, suspects: &[(&str, u64, u64)]| {
+        let mut stuck = beat(n);
+        stuck.startable = Some(true);
+        for &(name, stops, limit) in suspects {
+            stuck.parts.insert(name.to_owned(), other(n.min(stops), limit));
+        }
+        alive(stuck)
+    };
+    let suspect = |suspects: &[(&str, u64, u64)]| match watch(11, |n| stuck(n, suspects)).pop() {
+        Some(Verdict::Stalled { part, still_for }) => {
+            assert_eq!(still_for, Duration::from_secs(300));
+            part
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(suspect(&[]), None, "all parts turn");
+    // The last look is ten intervals after the first.
+    assert_eq!(suspect(&[("a", 3, 5), ("b", 1, 5), ("c", 5, 5)]).as_deref(), Some("b"));
+    assert_eq!(
+        suspect(&[("a", 3, 5), ("b", 1, 5), ("d", 0, 300)]).as_deref(),
+        Some("b"),
+        "d may take so long"
+    );
+    assert_eq!(suspect(&[("a", 3, 5), ("d", 0, 299)]).as_deref(), Some("d"));
+}

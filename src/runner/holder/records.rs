@@ -75,3 +75,79 @@ impl Pending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runner::record::Reason;
+
+    fn record() -> ExitRecord {
+        ExitRecord {
+            pid: 7,
+            started_at_ms: 1,
+            finished_at_ms: 2,
+            exit_code: Some(0),
+            signal: None,
+            core_dumped: false,
+            reason: Reason::Exited,
+            spawn_errno: None,
+            error: None,
+            leftovers: 0,
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+            cut: false,
+        }
+    }
+
+    /// A folder in which no record can be written, because one of its name is a folder itself.
+    fn blocked(dir: &tempfile::TempDir, name: &str) -> PathBuf {
+        let folder = dir.path().join(name);
+        std::fs::create_dir_all(folder.join("exit.json/x")).unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_written_is_tried_again_until_it_can_or_is_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut records = Records::default();
+        records.publish(dir.path().to_owned(), &record());
+        assert!(dir.path().join("exit.json").exists() && records.next_try().is_none());
+        records.publish(dir.path().join("gone"), &record());
+        assert!(records.next_try().is_none(), "nobody waits for a record of a folder that is gone");
+
+        let (one, two) = (blocked(&dir, "one"), blocked(&dir, "two"));
+        records.publish(one.clone(), &record());
+        let due = records.next_try().unwrap();
+        records.publish(two.clone(), &record());
+        assert_eq!(records.next_try(), Some(due), "the first one is not put off by the second");
+        std::fs::remove_dir_all(one.join("exit.json")).unwrap();
+        records.retry(due - Duration::from_nanos(1));
+        assert_eq!((records.pending.len(), records.next_try()), (2, Some(due)));
+        records.retry(due);
+        assert!(one.join("exit.json").is_file());
+        assert_eq!((records.pending.len(), records.next_try()), (1, Some(due + RETRY_EVERY)));
+        let end = records.pending[0].give_up_at;
+        records.retry(end - Duration::from_nanos(1));
+        assert_eq!(records.pending.len(), 1);
+        records.next_try = Some(end);
+        records.retry(end);
+        assert!(records.pending.is_empty() && records.next_try().is_none());
+        records.finish();
+    }
+
+    #[test]
+    fn of_too_many_records_the_oldest_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = blocked(&dir, "f");
+        let mut records = Records::default();
+        for number in 0..=MAX_PENDING {
+            records.publish(folder.clone(), &ExitRecord { pid: i32::try_from(number).unwrap(), ..record() });
+        }
+        let pids: Vec<i32> = records.pending.iter().map(|one| one.record.pid).collect();
+        assert_eq!(pids, (1..=256).collect::<Vec<_>>());
+        std::fs::remove_dir_all(folder.join("exit.json")).unwrap();
+        records.next_try = Some(Instant::now());
+        records.finish();
+        assert!(records.pending.is_empty() && folder.join("exit.json").is_file());
+    }
+}

@@ -155,3 +155,45 @@ proptest! {
         prop_assert!(!environment_has_token(hidden.as_bytes(), &token));
     }
 }
+
+#[test]
+fn the_state_of_a_process_tells_whether_it_can_run_again() {
+    let parsed = |state: char, threads: u32| {
+        let line = format!("7 (a b) {state} 3 7 9 0 -1 4 0 0 0 0 1 2 0 0 20 0 {threads} 0 77 1 1");
+        let stat = stat::ProcessStat::parse(line.as_bytes()).unwrap();
+        assert_eq!((stat.pid, stat.state, stat.parent, stat.session), (7, state, 3, 9));
+        assert_eq!((stat.threads, stat.start_ticks), (i64::from(threads), 77));
+        stat.is_dead()
+    };
+    for state in ['Z', 'X', 'x'] {
+        assert!(parsed(state, 1) && parsed(state, 0) && !parsed(state, 2), "{state}");
+    }
+    for state in ['R', 'S', 'D', 'T', 't', 'I'] {
+        assert!(!parsed(state, 1), "{state}");
+    }
+}
+
+#[test]
+fn a_process_is_as_old_as_it_is_and_carries_its_token_or_none() {
+    let token = unique_token("carried");
+    let (marked, plain) = (Sleeper::start(Some(&token)), Sleeper::start(None));
+    let age = marked.id().age().unwrap();
+    assert!(age < Duration::from_secs(600), "it was started just now: {age:?}");
+    let first = ProcessId::of(1).unwrap().unwrap();
+    assert!(first.age().unwrap() >= age, "nothing here is older than the first process");
+    // Between fork and exec a child has its parent's environment.
+    let until = Instant::now() + Duration::from_secs(30);
+    while stat::token_of(marked.id().pid).unwrap().as_deref() != Some(token.as_str()) {
+        assert!(Instant::now() < until, "the child never shows its token");
+        std::thread::yield_now();
+    }
+    assert!(stat::has_token(marked.id().pid, &token).unwrap());
+    assert!(!stat::has_token(marked.id().pid, &token[1..]).unwrap());
+    assert_eq!(stat::token_of(plain.id().pid).unwrap(), std::env::var(TOKEN_VARIABLE).ok());
+    assert!(!stat::has_token(plain.id().pid, &token).unwrap());
+    assert_eq!(stat::token_of(i32::MAX).unwrap(), None);
+    assert!(!stat::has_token(i32::MAX, &token).unwrap());
+    let found = find_by_token_prefix(&token[..token.len() - 2]).unwrap();
+    let rest = token[token.len() - 2..].to_owned();
+    assert_eq!(found, [(marked.id(), rest)]);
+}

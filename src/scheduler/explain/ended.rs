@@ -101,7 +101,7 @@ pub(super) fn ran_again(snapshot: &Snapshot<'_>) -> Option<String> {
     };
     let skipped = earlier.len().saturating_sub(TOLD);
     let told: Vec<String> = earlier[skipped..].iter().map(tell).collect();
-    let more = if skipped > 0 { format!("{skipped} earlier attempts; ") } else { String::new() };
+    let more = if skipped > 0 { format!("{skipped} earlier; ") } else { String::new() };
     (!told.is_empty()).then(|| more + &told.join("; "))
 }
 

@@ -1,5 +1,7 @@
 //! Every reason, as a table over snapshots.
 
+mod in_full;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
@@ -298,6 +300,8 @@ fn without_a_worker_a_ready_job_has_its_place_all_the_same() {
         bed.lines.open = Line { ahead: 4, more_ahead: false, total: 9, more_in_all: false };
     });
     assert_eq!(told(&bed).place.map(|line| line.ahead), Some(4));
+    let uncounted = with(|bed| (bed.worker, bed.lines) = (WorkerSeen::Nobody, Lines::default()));
+    assert_eq!(told(&uncounted).place, None, "where nothing was counted there is no place");
 }
 
 #[test]
@@ -349,4 +353,114 @@ fn a_long_line_is_told_as_far_as_it_was_counted() {
         bed.running = vec![busy("default", "x", "x", false); 4];
     });
     assert!(told(&bed).sentence.ends_with("more than 10 jobs are ahead of it"), "{}", told(&bed).sentence);
+}
+
+#[test]
+fn who_cancelled_a_job_is_told_apart_from_its_file() {
+    let by = |error: Option<String>| {
+        let mut bed = over(State::Cancelled);
+        bed.job.error = error;
+        told(&bed).sentence
+    };
+    let removed = format!("{} from its file\nmore", crate::ledger::ENTRY_REMOVED);
+    let at = "1970-01-01T00:16:40.000Z";
+    assert_eq!(
+        by(Some(removed)),
+        format!("it was cancelled at {at}: {} from its file", crate::ledger::ENTRY_REMOVED)
+    );
+    for error in [None, Some("killed".to_owned())] {
+        assert_eq!(by(error), format!("a person cancelled it at {at}"));
+    }
+}
+
+#[test]
+fn an_ended_job_is_described_by_what_is_known_of_its_end() {
+    let failed = |attempts: u32, class: Option<ErrorType>, error: Option<&str>, dismissed: bool| {
+        let mut bed = over(State::Failed);
+        (bed.job.attempts, bed.job.error_type, bed.standing.dismissed) = (attempts, class, dismissed);
+        bed.job.error = error.map(str::to_owned);
+        told(&bed).sentence
+    };
+    let place = "it is a dead letter in implementation_outputs/retry_queue.json";
+    for (told, wanted) in [
+        (
+            failed(3, None, None, false),
+            format!("3 of 4 attempts, such failures are not tried again; {place}"),
+        ),
+        (failed(4, None, Some("x\ny"), false), format!("4 of 4 attempts, none is left: x; {place}")),
+        (
+            failed(5, Some(ErrorType::Gate), None, true),
+            format!(
+                "5 of 4 attempts, none is left ({}); a person took it out of the dead letters",
+                ErrorType::Gate
+            ),
+        ),
+    ] {
+        assert_eq!(told, format!("it failed at 1970-01-01T00:16:40.000Z after {wanted}"));
+    }
+    let mut unknown = over(State::Completed);
+    unknown.job.finished_at = None;
+    assert_eq!(told(&unknown).sentence, "it was completed");
+}
+
+#[test]
+fn a_run_keeps_back_all_jobs_but_its_own() {
+    let of_run = |run: Option<&str>| {
+        told(&with(|bed| (bed.job.run_id, bed.run) = (run.map(str::to_owned), Some("nightly")))).reason
+    };
+    assert_eq!(of_run(Some("nightly")), Reason::Next);
+    assert_eq!((of_run(Some("other")), of_run(None)), (Reason::OtherRun, Reason::OtherRun));
+}
+
+#[test]
+fn a_short_machine_holds_nobody_while_no_worker_looks_at_it() {
+    for reason in [HoldReason::LowMemory, HoldReason::LowDisk] {
+        let mut bed = held(HoldKind::All, "", reason, None);
+        assert!(matches!(told(&bed).reason, Reason::LowMemory | Reason::LowDisk));
+        bed.worker = WorkerSeen::Nobody;
+        let told = told(&bed);
+        assert_eq!((told.reason, told.also), (Reason::NoWorker, vec![]), "{reason}");
+    }
+}
+
+#[test]
+fn limits_are_named_for_a_ready_job_alone() {
+    let full = |change: &dyn Fn(&mut Bed)| {
+        let told = told(&with(|bed| {
+            bed.running = vec![busy("heavy", "k", "x", false); 4];
+            change(bed);
+        }));
+        (told.reason, told.also)
+    };
+    use Reason::{Dependency, KeyFull, LaneFull, LowDisk, NoWorker, Paused, SlotsBusy};
+    let limits = [LaneFull, KeyFull, SlotsBusy];
+    assert_eq!(full(&|_| {}), (LaneFull, limits[1..].to_vec()));
+    let pause = hold(HoldKind::All, "", HoldReason::Paused, None);
+    assert_eq!(full(&|bed| bed.holds.push(pause.clone())), (Paused, limits.to_vec()));
+    let short = hold(HoldKind::All, "", HoldReason::LowDisk, None);
+    assert_eq!(full(&|bed| bed.holds.push(short.clone())), (LowDisk, limits.to_vec()));
+    assert_eq!(full(&|bed| bed.worker = WorkerSeen::Nobody), (NoWorker, vec![]));
+    let need = Needed { id: "n".to_owned(), state: None, recurs: false };
+    assert_eq!(full(&|bed| bed.needs.push(need.clone())), (Dependency, vec![]));
+}
+
+#[test]
+fn a_place_is_told_with_what_was_counted() {
+    let line = |ahead, more_ahead, total, more_in_all| {
+        let line = Line { ahead, more_ahead, total, more_in_all };
+        let told = told(&with(|bed| bed.lines.open = line)).sentence;
+        told.strip_prefix("nothing holds it: it starts as soon as its turn comes").unwrap().to_owned()
+    };
+    assert_eq!(line(0, false, 0, false), "");
+    assert_eq!(line(2, false, 9, false), "; it is number 3 of 9 in line");
+    assert_eq!(line(2, false, 9, true), "; it is number 3 of more than 9 in line");
+    assert_eq!(line(9, true, 9, true), "; more than 9 jobs are ahead of it");
+}
+
+#[test]
+fn only_the_first_line_of_an_error_is_told_and_not_too_much_of_it() {
+    assert_eq!(first_line(" a \nb"), "a");
+    assert_eq!(first_line(""), "");
+    assert_eq!(first_line(&"é".repeat(200)), "é".repeat(200));
+    assert_eq!(first_line(&"é".repeat(201)), format!("{}…", "é".repeat(200)));
 }

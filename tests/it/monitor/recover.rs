@@ -140,6 +140,7 @@ fn a_dead_worker_is_started_a_stopped_one_replaced_and_left_overs_go() {
     assert_eq!(diagnose(&bed, &[]).1, 0, "{told:#}");
 
     first.signal(Signal::SIGSTOP).unwrap();
+    wait_for("the stop", || (first.state().unwrap() == Some('T')).then_some(()));
     let output = run(&bed, &["--recover"]);
     assert!(output.status.success(), "{output:?}");
     let second = holder(&bed).unwrap();
