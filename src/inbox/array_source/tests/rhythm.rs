@@ -124,7 +124,7 @@ fn a_look_is_due_when_the_file_has_changed_and_else_at_its_time() {
     assert!(source.look_is_due(now + 3 * MS), "nobody has read it");
 
     // A folder in the way to it cannot be told from a change.
-    source.path = bed.path(FILE).join("below");
+    source.path = bed.path(FILE).join("below").into();
     (source.state, source.next_look) = (FileState::Good, now + 9 * MS);
     assert!(!source.look_is_due(now + 4 * MS) && source.look_is_due(now + 9 * MS));
 }
