@@ -48,12 +48,18 @@ fn array_of(ids: &[String]) -> String {
 fn a_hundred_sigkills_of_the_worker_cost_no_attempt() {
     let bed = Bed::new();
     bed.put("stallproof.toml", config(&bed, 200));
-    let all = ids("k", 600);
+    let mut all = ids("k", 300);
     bed.put("ideas_log.json", array_of(&all));
+    fs::create_dir(bed.join("implementations")).unwrap();
     let mut random = Random(seed());
     let mut under_load = 0;
     let live = || live_jobs(&bed) > 0;
     for round in 0..100 {
+        // Each round brings work of its own: on a slow machine that of the file is over long before the last.
+        let dropped = ids(&format!("r{round}-"), 3);
+        bed.put("dropped", array_of(&dropped));
+        fs::rename(bed.join("dropped"), bed.join(format!("implementations/{round}.json"))).unwrap();
+        all.extend(dropped);
         let worker = bed.spawn(&[]);
         // Every other kill meets running jobs however slow the machine is; the rest come at any moment of the start.
         if round % 2 == 0 {
