@@ -17,9 +17,10 @@ use super::output::Out;
 use super::progress_bar::Bar;
 use crate::duration::parse_duration;
 use crate::exit_code::{DONE, FAILED};
+use crate::inbox::poller::BUSY;
 use crate::job::State;
 use crate::ledger::{Counts, Reader};
-use crate::status::StatusFile;
+use crate::status::{PartStatus, StatusFile};
 use crate::workdir::Workdir;
 
 /// Between two looks.
@@ -52,11 +53,12 @@ pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Resu
     let pollers = Pollers::now(&workdir);
     let mut bar = Bar::new();
     loop {
+        let worked = has_worker(&workdir);
+        // Before the counts: what these rounds have recorded is in them.
+        let seen = !args.id.is_empty() || !worked || pollers.have_turned(&workdir);
         let reader = context.reader()?.1;
         let counts = reader.as_ref().map(|reader| wanted(reader, args)).transpose()?.unwrap_or_default();
         bar.draw(&counts);
-        let worked = has_worker(&workdir);
-        let seen = !args.id.is_empty() || !worked || pollers.have_turned(&workdir);
         let over = counts.open() == 0 && seen;
         let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
         if over || late {
@@ -108,7 +110,14 @@ fn tell(args: &Args, counts: Counts, over: bool, context: &Context, out: &mut Ou
 }
 
 /// The rounds of every poller when the command began.
-struct Pollers(BTreeMap<String, u64>);
+struct Pollers(BTreeMap<String, Turns>);
+
+/// How often a poller has turned.
+struct Turns {
+    rounds: u64,
+    /// In the middle of a round that takes long its counter shows signs of life, which are no rounds.
+    is_busy: bool,
+}
 
 impl Pollers {
     fn now(workdir: &Workdir) -> Self {
@@ -116,14 +125,17 @@ impl Pollers {
         let status = StatusFile::read(&workdir.status_file()).ok().flatten();
         let parts = status.map(|status| status.progress).unwrap_or_default();
         let pollers = parts.into_iter().filter(|(name, _)| name.starts_with("poller "));
-        Self(pollers.map(|(name, part)| (name, part.counter)).collect())
+        let turns = |part: PartStatus| Turns { rounds: part.counter, is_busy: part.phase.starts_with(BUSY) };
+        Self(pollers.map(|(name, part)| (name, turns(part))).collect())
     }
 
     fn have_turned(&self, workdir: &Workdir) -> bool {
         let now = Self::now(workdir).0;
         !now.is_empty()
-            && now.iter().all(|(name, rounds)| {
-                self.0.get(name).is_none_or(|before| *rounds < *before || *rounds >= before + ROUNDS)
+            && now.iter().all(|(name, Turns { rounds, is_busy })| {
+                let has_turned =
+                    |before: &Turns| *rounds < before.rounds || *rounds >= before.rounds + ROUNDS;
+                !is_busy && self.0.get(name).is_none_or(has_turned)
             })
     }
 }

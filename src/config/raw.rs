@@ -162,6 +162,9 @@ impl RawConfig {
     pub(super) fn check(self, workdir: &Workdir) -> Result<Config, String> {
         let allow = self.allow_commands.or(self.worker.allow_commands).unwrap_or(false);
         let poll_interval = self.poll.interval.map_or(Duration::from_millis(30), |span| span.0);
+        if poll_interval > Duration::from_secs(3600) {
+            return Err("`poll.interval` is over an hour; use at most \"1h\"".to_owned());
+        }
         if poll_interval < Duration::from_millis(1) {
             return Err("`poll.interval` is 0; use at least \"1ms\"".to_owned());
         }

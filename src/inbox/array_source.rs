@@ -56,6 +56,8 @@ pub struct ArraySource {
     doing: Doing,
     ready: watch::Receiver<u64>,
     cursor: Option<i64>,
+    /// There is news of the ledger that could not be learned yet.
+    is_unlearned: bool,
     view: View,
     reported: HashSet<ElementKey>,
     notices: Vec<Notice>,
@@ -125,6 +127,7 @@ impl ArraySource {
             doing,
             ready,
             cursor: None,
+            is_unlearned: false,
             view: View::default(),
             reported: HashSet::new(),
             notices: Vec::new(),
@@ -151,9 +154,10 @@ impl ArraySource {
     /// Learns which jobs have ended, when the ledger has changed at all.
     fn learn_ended(&mut self) -> Result<(), LedgerError> {
         let changed = self.ready.has_changed().unwrap_or(false);
-        if self.cursor.is_some() && !changed {
+        if self.cursor.is_some() && !changed && !self.is_unlearned {
             return Ok(());
         }
+        self.is_unlearned = true;
         self.doing.step("ledger");
         self.ready.borrow_and_update();
         if self.intake.takes_rework() {
@@ -162,12 +166,13 @@ impl ArraySource {
         loop {
             let before = self.cursor;
             let (mut ended, cursor) = self.intake.ended_since(before)?;
-            self.cursor = Some(cursor);
             ended.retain(|&seq| self.view.has_job(seq));
             for (seq, state) in ended.iter().zip(self.intake.states(ended.clone())?) {
                 self.view.learn(*seq, state);
             }
+            self.cursor = Some(cursor);
             if before.is_none() || before == Some(cursor) {
+                self.is_unlearned = false;
                 return Ok(());
             }
         }
@@ -412,10 +417,14 @@ impl Source for ArraySource {
 
     fn rest(&self) -> Option<Rest> {
         let is_good = self.state == FileState::Good;
-        if self.is_behind || self.cursor.is_none() || !(is_good || self.state == FileState::Missing) {
+        if self.is_behind
+            || self.is_unlearned
+            || self.cursor.is_none()
+            || !(is_good || self.state == FileState::Missing)
+        {
             return None;
         }
-        let left = self.tidy.rest(if is_good { self.view.pending() } else { 0 })?;
+        let left = self.tidy.rest(is_good.then(|| self.view.pending()))?;
         let until = Instant::now().checked_add(left).map_or(self.next_look, |at| at.min(self.next_look));
         let path = Arc::clone(&self.path);
         Some(Rest { path, print: self.face.print, until, news: Some(self.ready.clone()) })

@@ -107,7 +107,9 @@ impl Lookout {
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             beats.tick().await;
-            self.late = self.late.take().filter(|call| !call.is_finished());
+            if let Some(call) = self.late.take_if(|call| call.is_finished()) {
+                call.await.context("a look at the sources panicked")?;
+            }
             if self.late.is_some() {
                 self.shells.iter().for_each(|shell| shell.turn());
             } else {
@@ -153,11 +155,13 @@ impl Lookout {
 
 /// Looks at all of them, again after each interval until there is something to tell. Blocks.
 fn look(resting: &[(usize, Rest)], looks: u32, interval: Duration, stop: &watch::Receiver<bool>) -> Looked {
+    let began = Instant::now();
     let mut left = looks;
     loop {
         let looked: Looked = resting.iter().map(|(place, rest)| (*place, rest.look())).collect();
         left -= 1;
-        if left == 0 || looked.iter().any(|(_, seen)| *seen != Seen::Nothing) || *stop.borrow() {
+        let is_over = left == 0 || began.elapsed() >= interval * looks;
+        if is_over || looked.iter().any(|(_, seen)| *seen != Seen::Nothing) || *stop.borrow() {
             return looked;
         }
         std::thread::sleep(interval);

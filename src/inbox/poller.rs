@@ -33,6 +33,9 @@ pub struct Shell {
     turn: Notify,
 }
 
+/// How the phase of a source begins while it is in a round that takes long.
+pub const BUSY: &str = "busy in ";
+
 const NO_PANIC: &str = "no panic happens under this lock";
 
 type Finished<S> = (S, Result<Round, LedgerError>);
@@ -155,7 +158,7 @@ impl Shell {
                 if again {
                     self.part.recovered();
                 }
-                self.part.phase(format!("busy in {}", doing.name()));
+                self.part.phase(format!("{BUSY}{}", doing.name()));
                 self.part.round_done();
             }
             Look::Still => {}

@@ -133,10 +133,10 @@ impl Tidy {
     }
 
     /// How long a round has nothing to do as long as nothing changes; `None` when it may have. `pending`: entries that
-    /// could be taken out.
+    /// could be taken out of the file, if there is one.
     #[must_use]
-    pub fn rest(&self, pending: u64) -> Option<Duration> {
-        let is_idle = pending == 0 && self.refusal.is_none() && self.waiting.is_none();
+    pub fn rest(&self, pending: Option<u64>) -> Option<Duration> {
+        let is_idle = pending.is_none_or(|n| n == 0 && self.refusal.is_none() && self.waiting.is_none());
         is_idle.then(|| self.pruner.next_tend().unwrap_or(Duration::MAX))
     }
 

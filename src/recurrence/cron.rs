@@ -2,7 +2,8 @@
 //!
 //! A library matches the five fields, in one distance from UTC at a time: where the clock changes it may search for ever
 //! (on Lord Howe Island, say), so the changes are stepped over here, a bounded number of them. Of the times that the
-//! clock goes through twice, a fixed hour takes the first, and every hour both.
+//! clock goes through twice, an hour field that begins with `*` takes both and every other one the first, as in Vixie's
+//! cron.
 
 use cronexpr::{FallbackTimezoneOption, ParseOptions, parse_crontab_with};
 use jiff::fmt::temporal::DateTimeParser;
@@ -37,9 +38,12 @@ pub(super) fn next(text: &str, after: Millis) -> Result<Option<Millis>, String> 
             return Ok(None);
         };
         match zone.following(at).next().map(|change| change.timestamp()) {
-            // There the clock goes another way; what it cannot reach by that need not be looked at.
+            // There the clock goes another way; what it cannot reach by that need not be looked at. When it is put back
+            // it goes once more through what was before `from`, so that is looked at.
             Some(change) if found >= change => {
-                at = change.max(found.saturating_sub(GREATEST_CHANGE).unwrap_or(change));
+                let is_put_back = zone.to_offset(change) < offset;
+                let near = found.saturating_sub(GREATEST_CHANGE).unwrap_or(change);
+                at = if is_put_back { change } else { change.max(near) };
                 from = at.saturating_sub(SignedDuration::from_secs(1)).unwrap_or(at);
             }
             _ => return Ok(Some(Millis(found.as_millisecond()))),
@@ -145,6 +149,16 @@ mod tests {
         let found = times("*/30 * * * * Europe/Berlin", "2026-10-24T23:45:00Z", "2026-10-25T02:15:00Z");
         let every_half_hour = ["00:00", "00:30", "01:00", "01:30", "02:00"];
         assert_eq!(found, every_half_hour.map(|time| format!("2026-10-25T{time}:00.000Z")));
+    }
+
+    #[test]
+    fn a_repeated_hour_at_the_end_of_its_day_is_not_passed_over() {
+        for (cron, from, second) in [
+            ("30 * * * SAT America/Santiago", "2026-04-05T02:30:00Z", "2026-04-05T03:30:00.000Z"),
+            ("30 * * * THU Africa/Cairo", "2026-10-29T20:30:00Z", "2026-10-29T21:30:00.000Z"),
+        ] {
+            assert_eq!(next(cron, at(from)).unwrap().unwrap().to_string(), second, "{cron}");
+        }
     }
 
     #[test]

@@ -54,11 +54,12 @@ pub(super) async fn wait(watch: Watch) -> Idle {
     let mut idle_looks = 0;
     loop {
         tokio::time::sleep(LOOK).await;
+        // Before the look at the ledger: what a round has recorded after this, the look sees.
+        let rounds = watch.rounds();
         if !watch.is_quiet(shown.as_ref()).await {
             quiet_since = None;
             continue;
         }
-        let rounds = watch.rounds();
         let (since, at) = quiet_since.get_or_insert_with(|| (rounds.clone(), Instant::now()));
         if !runs::have_turned(since, &rounds) {
             continue;
