@@ -12,7 +12,7 @@ fn parse(text: &str) -> Result<Config, String> {
 fn an_empty_file_is_every_default() {
     let config = parse("").unwrap();
     assert_eq!(config.poll_interval, Duration::from_millis(30));
-    for (span, why) in [("0s", "at least"), ("61m", "at most"), ("9999999999h", "at most")] {
+    for (span, why) in [("0s", "at least"), ("61m", "at most"), ("2h", "at most")] {
         assert!(parse(&format!("[poll]\ninterval = \"{span}\"\n")).unwrap_err().contains(why), "{span}");
     }
     assert_eq!(config.worker.handler, MATERIALIZE);
