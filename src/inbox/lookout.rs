@@ -6,7 +6,8 @@
 //! followed by one that looks twice as many times before it comes back, so that idling costs one wake-up per beat.
 //!
 //! A call that is not back in time is waited for by nobody: until it is, every source does rounds of its own, so that the
-//! one whose file system does not answer is found out, and holds up no other.
+//! one whose file system does not answer is found out, and has held up the others for less than a second. One that answers,
+//! but slowly, delays the others by as much as it takes, up to that.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,8 +1,9 @@
-//! The loop around a source: one blocking round at a time, off the runtime threads, with a deadline.
+//! The loop around a source: one blocking round at a time, off the runtime's thread, with a deadline.
 //!
 //! Owns the part of the status file and the published [`SourceView`]; whose turn it is says [`super::lookout`]. At most
-//! one blocking call is in flight per source: the source moves into it and comes back with it. When a round makes no progress for two seconds
-//! (a dead mount, a stalled open) the loop goes on turning and says so, and takes the late result when it comes.
+//! one blocking call is in flight per source: the source moves into it and comes back with it. When a round makes no
+//! progress for two seconds (a dead mount, a stalled open) the loop goes on turning and says so, and takes the late
+//! result when it comes.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 use super::source::{Round, Source};
-use crate::clock::Millis;
 use crate::config::Config;
-use crate::job::{Outcome, State};
-use crate::ledger::{Claim, FinishedAttempt, HolderId, JobFilter, JobRow, Ledger, Next, Reader};
+use crate::job::State;
+use crate::ledger::{Claim, FinishedAttempt, HolderId, JobFilter, JobRow, Ledger, Reader};
 use crate::status::Progress;
 use crate::workdir::Workdir;
 
@@ -87,21 +86,7 @@ impl TestBed {
     /// Completes the job with this id.
     pub(crate) fn complete(&self, id: &str) {
         self.start(id);
-        let end = FinishedAttempt {
-            seq: self.job(id).seq,
-            number: 1,
-            outcome: Outcome::Succeeded,
-            next: Next::Complete,
-            pid: None,
-            started_at: None,
-            finished_at: Millis::now(),
-            exit_code: Some(0),
-            signal: None,
-            error_type: None,
-            hold: None,
-            error: None,
-            gate: None,
-        };
+        let end = FinishedAttempt::completed(self.job(id).seq, 1);
         assert!(self.runtime.block_on(self.ledger.finish(end)).unwrap());
         assert_eq!(self.job(id).state, State::Completed);
     }

@@ -288,6 +288,28 @@ pub struct FinishedAttempt {
     pub gate: Option<GateVerdict>,
 }
 
+#[cfg(test)]
+impl FinishedAttempt {
+    /// Of an attempt that has completed its job just now.
+    pub(crate) fn completed(seq: Seq, number: u32) -> Self {
+        Self {
+            seq,
+            number,
+            outcome: Outcome::Succeeded,
+            next: Next::Complete,
+            pid: None,
+            started_at: None,
+            finished_at: Millis::now(),
+            exit_code: Some(0),
+            signal: None,
+            error_type: None,
+            error: None,
+            hold: None,
+            gate: None,
+        }
+    }
+}
+
 /// An entry that was put back into a queue file and is watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rescued {

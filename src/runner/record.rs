@@ -81,6 +81,28 @@ pub struct ExitRecord {
     pub cut: bool,
 }
 
+#[cfg(test)]
+impl ExitRecord {
+    /// Of a command that ran for two and a half seconds and said nothing.
+    pub(crate) fn exited(code: i32) -> Self {
+        Self {
+            pid: 7,
+            started_at_ms: 1000,
+            finished_at_ms: 3500,
+            exit_code: Some(code),
+            signal: None,
+            core_dumped: false,
+            reason: Reason::Exited,
+            spawn_errno: None,
+            error: None,
+            leftovers: 0,
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+            cut: false,
+        }
+    }
+}
+
 impl ExitRecord {
     /// The record as one line of JSON.
     pub fn to_json(&self) -> String {

@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::config::{Config, Settings};
 use crate::inbox::parse::{ParseContext, Place, parse_entry, wanted};
-use crate::job::{HoldKind, HoldReason, Outcome};
-use crate::ledger::{FinishedAttempt, HolderId, Next, Scope};
+use crate::job::{HoldKind, HoldReason};
+use crate::ledger::{FinishedAttempt, HolderId, Scope};
 use crate::status::Progress;
 use crate::workdir::Workdir;
 
@@ -70,21 +70,7 @@ impl Bed {
     }
 
     async fn end(&self, job: &Claimed) {
-        let end = FinishedAttempt {
-            seq: job.seq,
-            number: job.number,
-            outcome: Outcome::Succeeded,
-            next: Next::Complete,
-            pid: None,
-            started_at: None,
-            finished_at: Millis::now(),
-            exit_code: Some(0),
-            signal: None,
-            error_type: None,
-            error: None,
-            hold: None,
-            gate: None,
-        };
+        let end = FinishedAttempt::completed(job.seq, job.number);
         assert!(self.ledger.finish(end).await.unwrap());
         self.tell(SlotEvent::Ended(job.seq));
     }

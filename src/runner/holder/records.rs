@@ -79,25 +79,6 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runner::record::Reason;
-
-    fn record() -> ExitRecord {
-        ExitRecord {
-            pid: 7,
-            started_at_ms: 1,
-            finished_at_ms: 2,
-            exit_code: Some(0),
-            signal: None,
-            core_dumped: false,
-            reason: Reason::Exited,
-            spawn_errno: None,
-            error: None,
-            leftovers: 0,
-            stdout_bytes: 0,
-            stderr_bytes: 0,
-            cut: false,
-        }
-    }
 
     /// A folder in which no record can be written, because one of its name is a folder itself.
     fn blocked(dir: &tempfile::TempDir, name: &str) -> PathBuf {
@@ -110,15 +91,15 @@ mod tests {
     fn a_record_that_cannot_be_written_is_tried_again_until_it_can_or_is_given_up() {
         let dir = tempfile::tempdir().unwrap();
         let mut records = Records::default();
-        records.publish(dir.path().to_owned(), &record());
+        records.publish(dir.path().to_owned(), &ExitRecord::exited(0));
         assert!(dir.path().join("exit.json").exists() && records.next_try().is_none());
-        records.publish(dir.path().join("gone"), &record());
+        records.publish(dir.path().join("gone"), &ExitRecord::exited(0));
         assert!(records.next_try().is_none(), "nobody waits for a record of a folder that is gone");
 
         let (one, two) = (blocked(&dir, "one"), blocked(&dir, "two"));
-        records.publish(one.clone(), &record());
+        records.publish(one.clone(), &ExitRecord::exited(0));
         let due = records.next_try().unwrap();
-        records.publish(two.clone(), &record());
+        records.publish(two.clone(), &ExitRecord::exited(0));
         assert_eq!(records.next_try(), Some(due), "the first one is not put off by the second");
         std::fs::remove_dir_all(one.join("exit.json")).unwrap();
         records.retry(due - Duration::from_nanos(1));
@@ -141,7 +122,10 @@ mod tests {
         let folder = blocked(&dir, "f");
         let mut records = Records::default();
         for number in 0..=MAX_PENDING {
-            records.publish(folder.clone(), &ExitRecord { pid: i32::try_from(number).unwrap(), ..record() });
+            records.publish(
+                folder.clone(),
+                &ExitRecord { pid: i32::try_from(number).unwrap(), ..ExitRecord::exited(0) },
+            );
         }
         let pids: Vec<i32> = records.pending.iter().map(|one| one.record.pid).collect();
         assert_eq!(pids, (1..=256).collect::<Vec<_>>());

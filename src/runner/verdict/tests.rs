@@ -29,24 +29,6 @@ fn claimed() -> Claimed {
     }
 }
 
-fn exited(code: i32) -> ExitRecord {
-    ExitRecord {
-        pid: 7,
-        started_at_ms: 1000,
-        finished_at_ms: 3500,
-        exit_code: Some(code),
-        signal: None,
-        core_dumped: false,
-        reason: Reason::Exited,
-        spawn_errno: None,
-        error: None,
-        leftovers: 0,
-        stdout_bytes: 0,
-        stderr_bytes: 0,
-        cut: false,
-    }
-}
-
 fn judged(record: ExitRecord, stderr: &str) -> FinishedAttempt {
     let dir = tempfile::tempdir().unwrap();
     std::fs::File::create(dir.path().join("stderr.log")).unwrap().write_all(stderr.as_bytes()).unwrap();
@@ -57,28 +39,29 @@ fn judged(record: ExitRecord, stderr: &str) -> FinishedAttempt {
 
 #[test]
 fn the_record_tells_who_ran_and_when_also_if_its_start_was_never_noted() {
-    let ended = judged(exited(0), "");
+    let ended = judged(ExitRecord::exited(0), "");
     assert_eq!((ended.outcome, ended.exit_code, ended.error), (Outcome::Succeeded, Some(0), None));
     assert_eq!((ended.pid, ended.started_at, ended.finished_at), (Some(7), Some(Millis(1000)), Millis(3500)));
-    let never = ExitRecord { pid: 0, exit_code: None, reason: Reason::SpawnFailed, ..exited(0) };
+    let never = ExitRecord { pid: 0, exit_code: None, reason: Reason::SpawnFailed, ..ExitRecord::exited(0) };
     let ended = judged(never, "");
     assert_eq!((ended.outcome, ended.pid, ended.started_at), (Outcome::SpawnFailed, None, None));
 }
 
 #[test]
 fn a_failure_ends_with_the_last_lines_of_stderr() {
-    assert_eq!(judged(exited(3), "").error.as_deref(), Some("exit status 3"));
+    assert_eq!(judged(ExitRecord::exited(3), "").error.as_deref(), Some("exit status 3"));
     let lines: Vec<String> = (1..=LAST_LINES + 5).map(|n| format!("line {n}")).collect();
-    let error = judged(exited(3), &lines.join("\n")).error.unwrap();
+    let error = judged(ExitRecord::exited(3), &lines.join("\n")).error.unwrap();
     assert_eq!(error, format!("exit status 3\n{}", lines[5..].join("\n")));
-    let late = ExitRecord { exit_code: None, reason: Reason::TimedOut, ..exited(0) };
+    let late = ExitRecord { exit_code: None, reason: Reason::TimedOut, ..ExitRecord::exited(0) };
     assert_eq!(judged(late, "so far").error.as_deref(), Some("its time limit passed after 2.5s\nso far"));
 }
 
 #[test]
 fn a_signal_is_named_and_a_dump_of_the_core_is_told() {
     let by = |signal: i32, core_dumped: bool| {
-        let record = ExitRecord { exit_code: None, signal: Some(signal), core_dumped, ..exited(0) };
+        let record =
+            ExitRecord { exit_code: None, signal: Some(signal), core_dumped, ..ExitRecord::exited(0) };
         judged(record, "").error.unwrap()
     };
     assert_eq!(by(9, false), "ended by SIGKILL");
