@@ -18,6 +18,7 @@ use super::intake::{Intake, is_passing};
 use super::look::{Content, Looker, Sight};
 use super::lookout::Rest;
 use super::open::{Fingerprint, Writers, writers};
+use super::prefix::Prefix;
 use super::problem::{Desk, Problem, ProblemKind};
 use super::quarantine::Quarantine;
 use super::recorder::{Notice, Recorder};
@@ -26,6 +27,7 @@ use super::source::{Doing, Round, Source};
 use super::tidy::{Subject, Tidy};
 use super::view::{ElementKey, View};
 use crate::clock::Millis;
+use crate::job::State;
 use crate::ledger::LedgerError;
 use crate::terminal;
 
@@ -59,6 +61,7 @@ pub struct ArraySource {
     /// There is news of the ledger that could not be learned yet.
     is_unlearned: bool,
     view: View,
+    prefix: Prefix,
     reported: HashSet<ElementKey>,
     notices: Vec<Notice>,
     rejected: HashMap<ElementKey, Problem>,
@@ -129,6 +132,7 @@ impl ArraySource {
             cursor: None,
             is_unlearned: false,
             view: View::default(),
+            prefix: Prefix::default(),
             reported: HashSet::new(),
             notices: Vec::new(),
             rejected: HashMap::new(),
@@ -207,7 +211,8 @@ impl ArraySource {
 
     fn look(&mut self, now: Instant) -> Result<(), LedgerError> {
         let at_rest = now.duration_since(self.face.since) >= AT_REST;
-        let looker = Looker { path: &self.path, last: &self.view, quiet: at_rest, doing: &self.doing };
+        let (last, prefix) = (&self.view, &self.prefix);
+        let looker = Looker { path: &self.path, last, prefix, quiet: at_rest, doing: &self.doing };
         let sight = looker.look();
         let cost = now.elapsed();
         self.tidy.seen(matches!(sight, Sight::Missing));
@@ -220,7 +225,6 @@ impl ArraySource {
                 self.state = FileState::Missing;
                 self.trouble = None;
                 self.notices.clear();
-                self.rejected.clear();
             }
             Sight::Busy(why) => self.wait(now, why.to_owned()),
             Sight::Refused(err) => {
@@ -237,7 +241,8 @@ impl ArraySource {
             Sight::Damaged(content, err) => self.doubt(now, content, &err)?,
         }
         self.publish();
-        self.earliest_look = Instant::now() + if cost > QUICK_LOOK { PACE * cost } else { Duration::ZERO };
+        // What was recorded meanwhile took its time as well.
+        self.earliest_look = now + if cost > QUICK_LOOK { (1 + PACE) * cost } else { Duration::ZERO };
         Ok(())
     }
 
@@ -322,20 +327,25 @@ impl ArraySource {
     /// Records what is new; `false` when the file was not the same any more.
     fn record(&mut self, content: &mut Content, is_array: bool) -> Result<bool, LedgerError> {
         self.doing.step("ledger");
-        let recorder = Recorder::new(&self.intake, &self.label, &self.doing);
+        let recorder = Recorder::new(&self.intake, &self.label, &self.view, &self.doing);
         let Some(recorded) = recorder.record(content)? else { return Ok(false) };
         for notice in recorded.notices.iter().filter(|notice| !self.reported.contains(&notice.key)) {
             tracing::warn!(source = self.intake.source(), what = notice.text, "entry is not taken");
         }
         self.reported = recorded.notices.iter().map(|notice| notice.key).collect();
         self.notices = recorded.notices;
-        let before = std::mem::replace(&mut self.view, recorded.view);
+        self.prefix = std::mem::take(&mut content.prefix);
+        if let Some(first) = recorded.end.first_without_job() {
+            // What it means may change with any other element.
+            self.prefix.end_before(content.kept + first);
+        }
+        let gone = self.view.replace_end(content.kept, recorded.end);
         if is_array {
             let (differing, is_legible) = (&recorded.differing, recorded.is_legible);
-            let found = Found { before: &before, now: &self.view, differing, is_legible };
+            let found = Found { gone: &gone, now: &self.view, differing, is_legible };
             self.removals.seen(&self.intake, &self.label, &found)?;
         }
-        self.rejected.retain(|key, _| content.rejected.contains_key(key));
+        self.rejected.retain(|key, _| matches!(self.view.job(*key), Some((_, State::Rejected))));
         for (key, problem) in &mut self.rejected {
             if let Some(&place) = content.rejected.get(key) {
                 problem.move_to(&self.label, place);
@@ -384,7 +394,9 @@ impl ArraySource {
             let fix = "Let the program that writes the file finish, or end it";
             Problem::of_file(ProblemKind::DamagedFile, what, fix)
         });
-        let known = self.trouble.iter().chain(self.rejected.values()).chain(notices);
+        let is_there = self.state != FileState::Missing;
+        let rejected = self.rejected.values().filter(|_| is_there);
+        let known = self.trouble.iter().chain(rejected).chain(notices);
         self.desk.publish(known.cloned().chain(waits));
     }
 

@@ -16,6 +16,9 @@ use crate::ledger::{Ingested, Ledger, LedgerError, Removed, Rescued, Wanted};
 
 /// Entries in one transaction.
 pub const BATCH_ENTRIES: usize = 1024;
+/// The same where very many follow each other. A batch writes to the index of ids all over, once to each page: the larger it
+/// is, the less. While it is written down, for about a tenth of a second, nobody else is served.
+pub const LARGE_BATCH_ENTRIES: usize = 8 * BATCH_ENTRIES;
 /// Bytes of entries in one transaction, give or take one entry.
 pub const BATCH_BYTES: usize = 4 << 20;
 

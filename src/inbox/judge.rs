@@ -106,7 +106,7 @@ mod tests {
         let (mut view, aside, mut fresh) =
             (View::default(), HashSet::from([key(90), key(0)]), HashMap::new());
         for (seq, &state) in (0..).zip(State::ALL) {
-            view.add(key(usize::try_from(seq).unwrap()), seq, state);
+            view.push(key(usize::try_from(seq).unwrap()), Some((seq, state)));
         }
         let (intake, view, aside, fresh) = (&intake, &view, &aside, &mut fresh);
         let mut judge = LedgerJudge { intake, label: "f", view, aside, fresh };

@@ -2,22 +2,24 @@
 //!
 //! A reading counts when nobody was writing (the lease probe, or a quiet time where there is none), when the file is
 //! the same before and after, and when the array is complete. A file that another took the name of meanwhile counts as
-//! well: else one that is replaced faster than it is read would never be seen. Elements that are known are counted by a hash of their
-//! bytes and not parsed; of the others only the place is kept, and their bytes are read again, and must be the same,
-//! when it is their turn to be recorded. Memory does not depend on the size of the file.
+//! well: else one that is replaced faster than it is read would never be seen. What stands at the beginning as it did
+//! before is left as it is ([`Prefix`]); of what follows, elements that are known are told by a hash of their bytes and
+//! not parsed; of the others only the place is kept, and their bytes are read again, and must be the same, when it is
+//! their turn to be recorded. Memory depends on how many elements there are, and not on their size.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read as _};
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
 use super::array::salvage::salvage;
-use super::array::{HEAD, Item, Limits, ScanError, ScanErrorKind, scan};
+use super::array::{HEAD, Item, Limits, ScanError, ScanErrorKind, scan, scan_from};
 use super::open::{Fingerprint, OpenError, Writers, open_regular, writers};
+use super::prefix::{Mark, Prefix};
 use super::source::Doing;
 use super::stretch::Stretch;
-use super::view::{ElementKey, View};
+use super::view::{ElementKey, Slot, View};
 use crate::clock::Millis;
 use crate::job::State;
 
@@ -30,6 +32,8 @@ pub struct Looker<'a> {
     pub path: &'a Path,
     /// What was seen last.
     pub last: &'a View,
+    /// The bytes in which that was seen.
+    pub prefix: &'a Prefix,
     /// Whether the file has not changed for a while, so that a writer who only keeps it open does not matter.
     pub quiet: bool,
     /// Moves with every element.
@@ -62,19 +66,23 @@ pub struct Content {
     pub fingerprint: Fingerprint,
     /// Whether the file may have changed since without showing it.
     pub is_racy: bool,
-    /// The elements that were known.
-    pub view: View,
-    /// The others, in order.
+    /// How to tell next time what has changed.
+    pub prefix: Prefix,
+    /// So many elements stand there as they did before. Nothing else here is about them.
+    pub kept: usize,
+    /// All behind these.
+    pub end: View,
+    /// Those of them that were not known, in order.
     pub unknown: Vec<Unknown>,
-    /// Where the known elements stand that are rejected: line and column.
+    /// Where those of them stand that are known to be rejected: line and column.
     pub rejected: HashMap<ElementKey, (u64, u64)>,
 }
 
 /// An element that is not known yet. There may be a million of them at once, so it is kept small.
 #[derive(Clone, Debug)]
 pub struct Unknown {
-    /// Hash of its bytes.
-    pub key: ElementKey,
+    /// Which of the elements behind those that were kept.
+    pub slot: Slot,
     start: u32,
     end: u32,
     line: u32,
@@ -86,12 +94,12 @@ pub struct Unknown {
 }
 
 impl Unknown {
-    fn new(key: ElementKey, item: &Item<'_>, salvaged: bool) -> Self {
+    fn new(slot: Slot, item: &Item<'_>, salvaged: bool) -> Self {
         const { assert!(MAX_FILE_BYTES <= u32::MAX as u64) };
         // A file that has grown over the limit meanwhile is not the one that was opened, and is read again.
         let narrow = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         Self {
-            key,
+            slot,
             start: narrow(item.range.start),
             end: narrow(item.range.end),
             line: narrow(item.line),
@@ -116,8 +124,8 @@ impl Unknown {
 
 impl Content {
     /// The bytes of an element, or the first [`HEAD`] of one that is too long; `None` when they are not what was read
-    /// before.
-    pub fn read(&self, element: &Unknown) -> Option<Vec<u8>> {
+    /// before, which had this key.
+    pub fn read(&self, element: &Unknown, key: ElementKey) -> Option<Vec<u8>> {
         let Range { start, mut end } = element.range();
         if element.overlong.is_some() {
             end = end.min(start + HEAD as u64);
@@ -125,29 +133,24 @@ impl Content {
         let len = usize::try_from(end - start).ok()?;
         let mut raw = Vec::with_capacity(len);
         Stretch::new(&self.file, start..end).read_to_end(&mut raw).ok()?;
-        let same = raw.len() == len && (element.overlong.is_some() || ElementKey::of(&raw) == element.key);
+        let same = raw.len() == len && (element.overlong.is_some() || ElementKey::of(&raw) == key);
         same.then_some(raw)
     }
 
     /// Takes in what can be recognised behind the damage.
     pub fn salvage(&mut self, damage: &ScanError, last: &View, doing: &Doing) -> io::Result<()> {
         let Some(resume) = damage.resume else { return Ok(()) };
-        let view = std::mem::take(&mut self.view);
-        let rejected = std::mem::take(&mut self.rejected);
         let mut sorter = Sorter {
-            view,
-            rejected,
-            seen: self.unknown.iter().map(|one| one.key).collect(),
-            ..Sorter::default()
+            end: std::mem::take(&mut self.end),
+            unknown: std::mem::take(&mut self.unknown),
+            rejected: std::mem::take(&mut self.rejected),
         };
         let rest = BufReader::new(Stretch::new(&self.file, resume.offset..u64::MAX));
         let read = salvage(rest, resume, Limits::default(), |item| {
             doing.moved();
             sorter.add(&item, last, true);
         });
-        self.view = sorter.view;
-        self.rejected = sorter.rejected;
-        self.unknown.append(&mut sorter.unknown);
+        Sorter { end: self.end, unknown: self.unknown, rejected: self.rejected } = sorter;
         read
     }
 }
@@ -155,41 +158,31 @@ impl Content {
 /// What goes by in one reading, sorted into what is known and what is not.
 #[derive(Default)]
 struct Sorter {
-    view: View,
+    end: View,
     unknown: Vec<Unknown>,
     rejected: HashMap<ElementKey, (u64, u64)>,
-    seen: HashSet<ElementKey>,
 }
 
 impl Sorter {
     /// Of several equal elements that are unknown the first is kept: the others are the same entry.
     fn add(&mut self, item: &Item<'_>, last: &View, salvaged: bool) {
-        self.view.total += 1;
         let key = ElementKey::of_item(item);
-        if let Some((seq, state)) = last.job(key) {
-            self.view.add(key, seq, state);
-            if state == State::Rejected {
-                self.rejected.insert(key, (item.line, item.column));
-            }
-        } else if self.seen.insert(key) {
-            self.unknown.push(Unknown::new(key, item, salvaged));
+        let job = last.job(key);
+        let is_new = job.is_none() && self.end.slot(key).is_none();
+        let slot = self.end.push(key, job);
+        if is_new {
+            self.unknown.push(Unknown::new(slot, item, salvaged));
+        } else if matches!(job, Some((_, State::Rejected))) {
+            self.rejected.insert(key, (item.line, item.column));
         }
     }
 }
 
-/// A file of which every read is a sign of life, also within an entry of many megabytes.
-struct Watched<'a> {
-    file: &'a File,
-    doing: &'a Doing,
-}
-
-impl io::Read for Watched<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let mut file = self.file;
-        let read = file.read(into);
-        self.doing.moved();
-        read
-    }
+/// A file that was taken apart: its beginning that is as it was, and what follows.
+struct Taken {
+    prefix: Prefix,
+    kept: usize,
+    sorter: Sorter,
 }
 
 impl Looker<'_> {
@@ -207,29 +200,58 @@ impl Looker<'_> {
         }
         let is_racy = fingerprint.is_racy(Millis::now());
         self.doing.step("read");
-        let mut sorter = Sorter { view: self.last.to_fill(), ..Sorter::default() };
-        let scanned = scan(Watched { file: &file, doing: self.doing }, Limits::default(), |item| {
-            sorter.add(&item, self.last, false);
-            ControlFlow::Continue(())
-        });
-        if let Err(ScanError { kind: ScanErrorKind::Io(err), .. }) = scanned {
-            return Sight::Unreadable(err);
-        }
+        let (Taken { prefix, kept, sorter }, damage) = match self.take_apart(&file) {
+            Ok(taken) => taken,
+            Err(err) => return Sight::Unreadable(err),
+        };
         match fingerprint.still_describes(&file) {
             Err(err) => return Sight::Unreadable(err),
             Ok(false) => return Sight::Busy("it changed while it was read"),
             Ok(true) if !self.may_read(&file) => return Sight::Busy("somebody is writing"),
             Ok(true) => {}
         }
-        let Sorter { view, unknown, rejected, .. } = sorter;
-        let content = Content { file, fingerprint, is_racy, view, unknown, rejected };
-        match scanned {
-            Ok(_) => Sight::Whole(content),
-            Err(err) => Sight::Damaged(content, err),
+        let Sorter { end, unknown, rejected } = sorter;
+        let content = Content { file, fingerprint, is_racy, prefix, kept, end, unknown, rejected };
+        match damage {
+            None => Sight::Whole(content),
+            Some(err) => Sight::Damaged(content, err),
         }
+    }
+
+    /// Takes apart what has changed; all of it, when that turns out to be damaged.
+    fn take_apart(&self, file: &File) -> io::Result<(Taken, Option<ScanError>)> {
+        let mut prefix = self.prefix.still_in(file, self.doing)?;
+        loop {
+            let (taken, damage) = self.take_apart_behind(prefix, file);
+            match damage {
+                None => return Ok((taken, None)),
+                Some(ScanError { kind: ScanErrorKind::Io(err), .. }) => return Err(err),
+                Some(_) if taken.kept > 0 => prefix = Prefix::default(),
+                Some(_) => return Ok((Taken { prefix: Prefix::default(), ..taken }, damage)),
+            }
+        }
+    }
+
+    fn take_apart_behind(&self, mut prefix: Prefix, file: &File) -> (Taken, Option<ScanError>) {
+        let from = prefix.end();
+        let Mark { at, elements: kept } = from.unwrap_or_default();
+        let mut sorter = Sorter { end: View::with_room(self.last.len() - kept), ..Sorter::default() };
+        let (bytes, marks) = prefix.read_on(file, at.offset, self.doing);
+        let sort = |item: Item<'_>| {
+            marks.note(item.position(), kept + sorter.end.len());
+            sorter.add(&item, self.last, false);
+            ControlFlow::Continue(())
+        };
+        let limits = Limits::default();
+        let scanned =
+            if from.is_some() { scan_from(bytes, at, limits, sort) } else { scan(bytes, limits, sort) };
+        (Taken { prefix, kept, sorter }, scanned.err())
     }
 
     fn may_read(&self, file: &File) -> bool {
         self.quiet || writers(file) == Writers::None
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,7 @@ pub mod open;
 pub mod parse;
 pub mod policy;
 pub mod poller;
+pub mod prefix;
 pub mod problem;
 pub mod prune;
 pub mod quarantine;

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use super::intake::{BATCH_BYTES, BATCH_ENTRIES, Intake, Sent};
+use super::intake::{BATCH_BYTES, BATCH_ENTRIES, Intake, LARGE_BATCH_ENTRIES, Sent};
 use super::look::{Content, Unknown};
 use super::parse::{Place, overlong};
 use super::problem::{Problem, ProblemKind};
@@ -23,7 +23,10 @@ pub struct Recorder<'a> {
     intake: &'a Intake,
     label: &'a str,
     doing: &'a Doing,
-    view: View,
+    /// What stood in the file before; its beginning still does.
+    last: &'a View,
+    kept: usize,
+    end: View,
     /// The last batch, which the ledger writes down while the next one is parsed.
     sent: Option<(Vec<&'a Unknown>, Sent)>,
     differing: Vec<Differing<'a>>,
@@ -34,8 +37,8 @@ pub struct Recorder<'a> {
 /// What a look has become.
 #[derive(Debug)]
 pub struct Recorded {
-    /// Every element that is its job.
-    pub view: View,
+    /// The elements behind those that were kept. Those that are not simply their job have none.
+    pub end: View,
     /// Every other element.
     pub notices: Vec<Notice>,
     /// What is wrong with the elements that were recorded just now as rejected.
@@ -66,26 +69,26 @@ struct Differing<'a> {
 }
 
 impl<'a> Recorder<'a> {
-    /// For entries of `intake`'s source that stand in the file called `label`.
+    /// For entries of `intake`'s source that stand in the file called `label`, in which `last` stood before.
     #[must_use]
-    pub fn new(intake: &'a Intake, label: &'a str, doing: &'a Doing) -> Self {
-        let (view, differing, rejected) = (View::default(), Vec::new(), Vec::new());
-        Self { intake, label, doing, view, sent: None, differing, rejected, is_legible: true }
+    pub fn new(intake: &'a Intake, label: &'a str, last: &'a View, doing: &'a Doing) -> Self {
+        let (differing, rejected) = (Vec::new(), Vec::new());
+        let end = View::default();
+        Self { intake, label, doing, last, kept: 0, end, sent: None, differing, rejected, is_legible: true }
     }
 
     /// Records all that is unknown; `None` when the file is not what was looked at any more.
     pub fn record(mut self, content: &'a mut Content) -> Result<Option<Recorded>, LedgerError> {
-        self.view = std::mem::take(&mut content.view);
+        (self.kept, self.end) = (content.kept, std::mem::take(&mut content.end));
         let content = &*content;
-        self.view.reserve(content.unknown.len());
-        let (mut batch, mut bytes) = (Vec::new(), 0);
+        let (mut batch, mut bytes, mut most) = (Vec::new(), 0, BATCH_ENTRIES);
         for element in &content.unknown {
-            let Some(raw) = content.read(element) else { return Ok(None) };
+            let Some(raw) = content.read(element, self.end.key(element.slot)) else { return Ok(None) };
             bytes += raw.len();
             batch.push((element, self.submission(element, &raw)));
-            if batch.len() >= BATCH_ENTRIES || bytes >= BATCH_BYTES {
+            if batch.len() >= most || bytes >= BATCH_BYTES {
                 self.send(&mut batch)?;
-                bytes = 0;
+                (bytes, most) = (0, (2 * most).min(LARGE_BATCH_ENTRIES));
             }
         }
         self.send(&mut batch)?;
@@ -93,12 +96,14 @@ impl<'a> Recorder<'a> {
         let mut notices = Vec::new();
         let ids = self.differing.iter().map(|differing| differing.seq).collect();
         for differing in std::mem::take(&mut self.differing) {
-            let Some(raw) = content.read(differing.element) else { return Ok(None) };
-            let submission = self.submission(differing.element, &raw);
+            let element = differing.element;
+            let Some(raw) = content.read(element, self.end.key(element.slot)) else { return Ok(None) };
+            let submission = self.submission(element, &raw);
             notices.extend(self.settle(differing, submission)?);
         }
-        let Self { view, rejected, is_legible, .. } = self;
-        Ok(Some(Recorded { view, notices, rejected, differing: ids, is_legible }))
+        let Self { mut end, rejected, is_legible, .. } = self;
+        end.identify_copies();
+        Ok(Some(Recorded { end, notices, rejected, differing: ids, is_legible }))
     }
 
     fn send(&mut self, batch: &mut Vec<(&'a Unknown, Submission)>) -> Result<(), LedgerError> {
@@ -120,7 +125,7 @@ impl<'a> Recorder<'a> {
             let submission = &wanted.submission;
             match kind {
                 IngestKind::Differs { started } => self.differing.push(Differing { element, seq, started }),
-                IngestKind::New | IngestKind::Known => self.view.add(element.key, seq, state),
+                IngestKind::New | IngestKind::Known => self.end.identify(element.slot, seq, state),
             }
             if let IngestKind::Differs { .. } = kind {
                 continue;
@@ -131,7 +136,7 @@ impl<'a> Recorder<'a> {
                     let reason = problem.error.as_str();
                     tracing::warn!(source = self.intake.source(), reason, "entry is rejected");
                 }
-                self.rejected.push((element.key, problem));
+                self.rejected.push((self.end.key(element.slot), problem));
             }
         }
         Ok(())
@@ -144,6 +149,7 @@ impl<'a> Recorder<'a> {
         submission: Submission,
     ) -> Result<Option<Notice>, LedgerError> {
         let Differing { element, seq, started } = found;
+        let key = self.end.key(element.slot);
         let id = terminal::escape(&submission.id().0).into_owned();
         let place = self.place(element);
         let title = match &submission {
@@ -163,10 +169,10 @@ impl<'a> Recorder<'a> {
                 expected: Some(expected.to_owned()),
                 ..Problem::of_file(ProblemKind::Conflict, text.clone(), fix)
             };
-            Ok(Some(Notice { key: element.key, text, problem }))
+            Ok(Some(Notice { key, text, problem }))
         };
         const OTHER_ID: &str = "Give this entry another `id` to run it, or remove it";
-        if self.view.has_job(seq) {
+        if self.end.has_job(seq) || self.last.begins_with_job(self.kept, seq) {
             return notice(
                 "is used twice with different content; the first entry stands, give this one another id",
                 ("an id that no other entry of the file has", OTHER_ID),
@@ -187,9 +193,9 @@ impl<'a> Recorder<'a> {
             );
         }
         let state = self.intake.states(vec![seq])?.first().copied().unwrap_or(State::Queued);
-        self.view.add(element.key, seq, state);
+        self.end.identify(element.slot, seq, state);
         let place = element.place();
-        self.rejected.extend(self.intake.problem(&submission, state, place)?.map(|one| (element.key, one)));
+        self.rejected.extend(self.intake.problem(&submission, state, place)?.map(|one| (key, one)));
         tracing::info!(source = self.intake.source(), job_id = id, "edited entry replaces its queued job");
         Ok(None)
     }

@@ -26,9 +26,9 @@ pub struct Removals {
 /// What a good reading found.
 #[derive(Debug)]
 pub struct Found<'a> {
-    /// The good reading before.
-    pub before: &'a View,
-    /// This one.
+    /// Jobs that were not over, and stood in the reading before and not in this one.
+    pub gone: &'a [Seq],
+    /// This reading.
     pub now: &'a View,
     /// Jobs whose id stands in the file with other content.
     pub differing: &'a HashSet<Seq>,
@@ -67,7 +67,7 @@ impl Removals {
                         "entry was removed; its job is cancelled"
                     );
                 }
-                found.before.open_jobs().filter(is_gone).collect()
+                found.gone.iter().copied().filter(is_gone).collect()
             }
         };
         self.missed = Some(missed);

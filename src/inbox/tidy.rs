@@ -168,7 +168,7 @@ impl Tidy {
         let waited = since(*self.waiting.get_or_insert(now));
         let mut situation = Situation {
             pending: view.pending(),
-            elements: view.total,
+            elements: view.len() as u64,
             bytes,
             is_quiet: self.disturbed.is_none_or(|at| since(at) >= self.quiet) || waited >= NEVER_QUIET,
             last_prune: self.last_prune.map(since),

@@ -57,10 +57,7 @@ impl Control {
 
     /// Records submissions durably; known ones are left as they are.
     pub fn add(&mut self, batch: &[Wanted]) -> Result<Vec<Ingested>> {
-        self.transaction(|conn| {
-            let now = Millis::now();
-            batch.iter().map(|wanted| ingest::ingest(conn, wanted, now)).collect()
-        })
+        self.transaction(|conn| ingest::ingest(conn, batch, Millis::now()))
     }
 
     /// Cancels a waiting job at once and asks for the end of a running one.

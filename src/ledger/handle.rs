@@ -74,11 +74,7 @@ impl Ledger {
     /// Records submissions, in order; known ones are left as they are.
     pub async fn ingest(&self, batch: impl Into<Arc<[Wanted]>>) -> Result<Vec<Ingested>> {
         let batch = batch.into();
-        self.call(Kind::Wakes, move |conn, _| {
-            let now = Millis::now();
-            batch.iter().map(|wanted| ingest::ingest(conn, wanted, now)).collect()
-        })
-        .await
+        self.call(Kind::Wakes, move |conn, _| ingest::ingest(conn, &batch, Millis::now())).await
     }
 
     /// Gives a job that was never started the content of an edited entry; `false` if it has started.

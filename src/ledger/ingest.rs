@@ -31,17 +31,13 @@ struct Known {
 impl Known {
     /// By its id; of a retired one its trace. Of those that may still be edited, which were rejected, none was ever tried.
     fn find(conn: &Connection, id: &JobId) -> Result<Option<Self>> {
-        const JOB: &str = "SELECT seq, state, content_hash, last_attempt, reworks, source, 0
-                           FROM job JOIN class ON class.id = job.class WHERE job.id = ?1";
-        const RETIRED: &str = "SELECT seq, state, content_hash, 0, 0, source, 1
-                               FROM retired JOIN class ON class.id = retired.class WHERE retired.id = ?1";
-        for sql in [JOB, RETIRED] {
-            let known = conn.prepare_cached(sql)?.query_row([&id.0], Self::of_row).optional()?;
-            if known.is_some() {
-                return Ok(known);
-            }
-        }
-        Ok(None)
+        let mut find = conn.prepare_cached(
+            "SELECT seq, state, content_hash, last_attempt, reworks, source, 0
+             FROM job JOIN class ON class.id = job.class WHERE job.id = ?1
+             UNION ALL SELECT seq, state, content_hash, 0, 0, source, 1
+             FROM retired JOIN class ON class.id = retired.class WHERE retired.id = ?1",
+        )?;
+        Ok(find.query_row([&id.0], Self::of_row).optional()?)
     }
 
     fn of_row(row: &Row<'_>) -> rusqlite::Result<Self> {
@@ -77,8 +73,18 @@ impl Known {
     }
 }
 
-/// Records a submission unless its job is known. Never changes a known job.
-pub(super) fn ingest(conn: &Connection, wanted: &Wanted, now: Millis) -> Result<Ingested> {
+/// Records submissions, in order, unless their jobs are known. Never changes a known job.
+pub(super) fn ingest(conn: &Connection, batch: &[Wanted], now: Millis) -> Result<Vec<Ingested>> {
+    let mut classes = Classes::default();
+    batch.iter().map(|wanted| ingest_one(conn, wanted, &mut classes, now)).collect()
+}
+
+fn ingest_one<'a>(
+    conn: &Connection,
+    wanted: &'a Wanted,
+    classes: &mut Classes<'a>,
+    now: Millis,
+) -> Result<Ingested> {
     if let Some(known) = Known::find(conn, wanted.submission.id())? {
         let kind = if known.has(conn, wanted.submission.content_hash())? {
             IngestKind::Known
@@ -87,11 +93,16 @@ pub(super) fn ingest(conn: &Connection, wanted: &Wanted, now: Millis) -> Result<
         };
         return Ok(Ingested { seq: known.seq, state: known.state, kind });
     }
-    insert(conn, wanted, None, now)
+    insert(conn, wanted, (classes.of(conn, wanted)?, None), now)
 }
 
-/// A new job, with the number `seq` if that is set.
-fn insert(conn: &Connection, wanted: &Wanted, seq: Option<Seq>, now: Millis) -> Result<Ingested> {
+/// A new job of this class, with the number `seq` if that is set.
+fn insert(
+    conn: &Connection,
+    wanted: &Wanted,
+    (class, seq): (i64, Option<Seq>),
+    now: Millis,
+) -> Result<Ingested> {
     let row = Columns::of(conn, wanted, now)?;
     let mut insert = conn.prepare_cached(
         "INSERT INTO job (content_hash, class, state, title, language, priority, run_id, concurrency_key, timeout_ms,
@@ -100,7 +111,7 @@ fn insert(conn: &Connection, wanted: &Wanted, seq: Option<Seq>, now: Millis) -> 
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
              ?21)",
     )?;
-    let next = row.bind(&mut insert, wanted, class_of(conn, wanted)?)?;
+    let next = row.bind(&mut insert, wanted, class)?;
     insert.raw_bind_parameter(next, &wanted.submission.id().0)?;
     insert.raw_bind_parameter(next + 1, now.0)?;
     insert.raw_bind_parameter(next + 2, seq)?;
@@ -115,7 +126,7 @@ fn insert(conn: &Connection, wanted: &Wanted, seq: Option<Seq>, now: Millis) -> 
 /// Gives a job that was never started the content of an edited entry. `false`: it has started, nothing was changed.
 pub(super) fn replace(conn: &Connection, wanted: &Wanted, now: Millis) -> Result<bool> {
     let Some(known) = Known::find(conn, wanted.submission.id())? else {
-        ingest(conn, wanted, now)?;
+        insert(conn, wanted, (class_of(conn, wanted)?, None), now)?;
         return Ok(true);
     };
     if known.has(conn, wanted.submission.content_hash())? {
@@ -127,7 +138,7 @@ pub(super) fn replace(conn: &Connection, wanted: &Wanted, now: Millis) -> Result
     if known.retired {
         // Under its old number: whoever remembers that finds the job.
         conn.prepare_cached("DELETE FROM retired WHERE seq = ?1")?.execute([known.seq])?;
-        insert(conn, wanted, Some(known.seq), now)?;
+        insert(conn, wanted, (class_of(conn, wanted)?, Some(known.seq)), now)?;
         return Ok(true);
     }
     conn.prepare_cached("DELETE FROM dependency WHERE job = ?1")?.execute([known.seq])?;
@@ -145,6 +156,26 @@ pub(super) fn replace(conn: &Connection, wanted: &Wanted, now: Millis) -> Result
         .execute(params![known.seq, wanted.submission.raw()])?;
     need(conn, known.seq, &row.needs)?;
     Ok(true)
+}
+
+/// The class of the submission before, which mostly is that of the next one as well.
+#[derive(Default)]
+struct Classes<'a> {
+    last: Option<(&'a Wanted, i64)>,
+}
+
+impl<'a> Classes<'a> {
+    fn of(&mut self, conn: &Connection, wanted: &'a Wanted) -> Result<i64> {
+        let key = |wanted: &'a Wanted| (&wanted.lane, &wanted.source, wanted.rank, &wanted.fixed_handler);
+        match self.last {
+            Some((last, class)) if key(last) == key(wanted) => Ok(class),
+            _ => {
+                let class = class_of(conn, wanted)?;
+                self.last = Some((wanted, class));
+                Ok(class)
+            }
+        }
+    }
 }
 
 /// The class a submission belongs to, which may be new.
@@ -290,6 +321,9 @@ impl<'a> Columns<'a> {
 }
 
 fn need(conn: &Connection, seq: Seq, needs: &[Need<'_>]) -> Result<()> {
+    if needs.is_empty() {
+        return Ok(());
+    }
     let mut insert =
         conn.prepare_cached("INSERT OR IGNORE INTO dependency (job, needs, met) VALUES (?1, ?2, ?3)")?;
     for need in needs {

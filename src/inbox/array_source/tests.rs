@@ -9,6 +9,7 @@ use super::*;
 use crate::config::Live;
 use crate::job::State;
 
+mod large;
 mod removals;
 mod rhythm;
 

@@ -176,7 +176,7 @@ impl Held {
         match read(&opened, judge, manner, |_, _, _| {}) {
             Ok(seen) => {
                 *rescued += seen.unknown;
-                let again = self.hash.replace(seen.scanned.sha256) == Some(seen.scanned.sha256) && unchanged;
+                let again = self.hash.replace(seen.sha256) == Some(seen.sha256) && unchanged;
                 self.known = Some(opened.print);
                 // Young stamps may hide a change within their grain: then two equal readings are asked for.
                 let sure = again || !opened.print.is_racy(Millis::now());

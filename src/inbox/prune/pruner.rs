@@ -18,9 +18,8 @@ use super::limbo::Limbo;
 use super::plan::{Plan, Planner};
 use super::replacement::Replacement;
 use super::site::{self, Site, Support};
-use super::view::{Manner, Opened, Probe, Unsettled, ViewError, read};
+use super::view::{Manner, Opened, Probe, Seen, Unsettled, ViewError, read};
 use crate::clock::Millis;
-use crate::inbox::array::Scanned;
 use crate::inbox::open::{self, Fingerprint};
 use crate::job::JobId;
 
@@ -198,7 +197,7 @@ impl Pruner {
         self.check_support()?;
         let opened = self.open()?;
         self.watch.missing_since = None;
-        let (scanned, plan) = plan(&opened, judge, watched)?;
+        let (seen, plan) = plan(&opened, judge, watched)?;
         if watched.is_some() && plan.insert.is_none() {
             self.watch.complete = Some(opened.print).filter(|print| !print.is_racy(Millis::now()));
             return Ok(Pruned::default());
@@ -206,7 +205,7 @@ impl Pruner {
         if watched.is_none() && plan.removed == 0 {
             return Ok(Pruned::default());
         }
-        let replacement = Replacement::write(&self.site, &opened, &scanned, &plan)?;
+        let replacement = Replacement::write(&self.site, &opened, &seen, &plan)?;
         if let Err(refused) = self.still_settled(&opened) {
             replacement.discard();
             return Err(refused);
@@ -314,7 +313,7 @@ fn plan(
     opened: &Opened,
     judge: &mut dyn Judge,
     watched: Option<&[Vec<u8>]>,
-) -> Result<(Scanned, Plan), Refused> {
+) -> Result<(Seen, Plan), Refused> {
     let mut missing = Missing::of(watched.unwrap_or_default(), judge);
     let mut planner = Planner::default();
     let seen = read(opened, judge, Manner::Ingest, |item, standing, judge| {
@@ -335,7 +334,7 @@ fn plan(
     let gap = gap_before(opened, planner.last_kept().map_or(0, |kept| kept.start))
         .map_err(Refused::io("read the file"))?;
     let plan = planner.finish(&seen.scanned, &missing.into_raws(), &gap);
-    Ok((seen.scanned, plan))
+    Ok((seen, plan))
 }
 
 /// Watched entries that have not gone by yet.

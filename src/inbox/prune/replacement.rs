@@ -13,10 +13,9 @@ use sha2::{Digest, Sha256};
 
 use super::plan::{Piece, Plan};
 use super::site::{Site, UNBORN, create_new, move_new, sync_folder};
-use super::view::Opened;
+use super::view::{Opened, Seen};
 use super::{Refused, attributes};
 use crate::clock::Millis;
-use crate::inbox::array::Scanned;
 
 const BUFFER: usize = 256 * 1024;
 
@@ -30,14 +29,9 @@ pub(super) struct Replacement {
 
 impl Replacement {
     /// Writes `plan` applied to `opened`.
-    pub(super) fn write(
-        site: &Site,
-        opened: &Opened,
-        scanned: &Scanned,
-        plan: &Plan,
-    ) -> Result<Self, Refused> {
+    pub(super) fn write(site: &Site, opened: &Opened, seen: &Seen, plan: &Plan) -> Result<Self, Refused> {
         let draft = Draft::create(site).map_err(Refused::io("create the new file"))?;
-        if !copy(&opened.file, scanned, plan, &draft.file).map_err(Refused::io("write the new file"))? {
+        if !copy(&opened.file, seen, plan, &draft.file).map_err(Refused::io("write the new file"))? {
             return Err(Refused::Changed);
         }
         attributes::copy(&opened.file, &draft.file)?;
@@ -104,12 +98,12 @@ impl Drop for Draft {
 }
 
 /// Copies what stays; `false` when the file is not the one that was scanned.
-fn copy(from: &File, scanned: &Scanned, plan: &Plan, to: &File) -> io::Result<bool> {
+fn copy(from: &File, seen: &Seen, plan: &Plan, to: &File) -> io::Result<bool> {
     let mut source = from;
     source.seek(SeekFrom::Start(0))?;
     let mut old = Old { reader: BufReader::with_capacity(BUFFER, source), hash: Sha256::new() };
     let mut new = BufWriter::with_capacity(BUFFER, to);
-    for piece in plan.pieces(scanned.bytes) {
+    for piece in plan.pieces(seen.scanned.bytes) {
         let complete = match piece {
             Piece::Old(len) => old.pass(len, |bytes| new.write_all(bytes))?,
             Piece::Gone(len) => old.pass(len, |_| Ok(()))?,
@@ -121,7 +115,7 @@ fn copy(from: &File, scanned: &Scanned, plan: &Plan, to: &File) -> io::Result<bo
     }
     new.flush()?;
     let ended = old.reader.read(&mut [0])? == 0;
-    Ok(ended && <[u8; 32]>::from(old.hash.finalize()) == scanned.sha256)
+    Ok(ended && <[u8; 32]>::from(old.hash.finalize()) == seen.sha256)
 }
 
 /// The old file on its way through.

@@ -4,12 +4,13 @@
 //! does not grow with the file. Never hands over anything from a view that may mix old and new bytes.
 
 use std::fs::File;
-use std::io::{self, BufReader, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
 use super::judge::{Judge, Standing};
 use crate::clock::unix_ns;
@@ -90,6 +91,8 @@ pub(super) enum Manner {
 /// A complete view.
 pub(super) struct Seen {
     pub(super) scanned: Scanned,
+    /// Of the whole file.
+    pub(super) sha256: [u8; 32],
     /// Elements that were handed over.
     pub(super) unknown: u64,
 }
@@ -110,6 +113,20 @@ pub(super) enum ViewError {
     Ledger(io::Error),
 }
 
+/// A file that is hashed as it is read.
+struct Hashed<'a> {
+    file: &'a File,
+    hash: Sha256,
+}
+
+impl Read for Hashed<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(into)?;
+        self.hash.update(&into[..count]);
+        Ok(count)
+    }
+}
+
 /// Reads the whole file through the judge; `each` sees every valid element.
 pub(super) fn read(
     opened: &Opened,
@@ -121,7 +138,8 @@ pub(super) fn read(
     let mut batch = Batch { opened, rescue: manner != Manner::Ingest, raws: Vec::new(), bytes: 0, given: 0 };
     let mut failed = None;
     let mut bad = None;
-    let result = scan(&opened.file, Limits::default(), |item| {
+    let mut bytes = Hashed { file: &opened.file, hash: Sha256::new() };
+    let result = scan(&mut bytes, Limits::default(), |item| {
         if let Err(what) = check(opened, &item, judge, manner) {
             bad.get_or_insert_with(|| format!("{what} (line {}, column {})", item.line, item.column));
             return if manner == Manner::Salvage {
@@ -157,7 +175,9 @@ pub(super) fn read(
         batch.flush(judge)?;
     }
     match (result, why) {
-        (Ok(scanned), None) => Ok(Seen { scanned, unknown: batch.given }),
+        (Ok(scanned), None) => {
+            Ok(Seen { scanned, sha256: bytes.hash.finalize().into(), unknown: batch.given })
+        }
         (_, why) => Err(ViewError::Bad { why: why.unwrap_or_default(), empty, unknown: batch.given }),
     }
 }

@@ -17,10 +17,9 @@ fn tidy(bed: &TestBed) -> Tidy {
 /// A view of so many elements, of which the first ones are over.
 fn view(elements: u8, over: u8) -> View {
     let mut view = View::default();
-    view.total = u64::from(elements);
     for n in 0..elements {
         let state = if n < over { State::Completed } else { State::Queued };
-        view.add(ElementKey::of(&[n]), i64::from(n), state);
+        view.push(ElementKey::of(&[n]), Some((i64::from(n), state)));
     }
     view
 }

@@ -133,12 +133,16 @@ fn a_look_is_due_when_the_file_has_changed_and_else_at_its_time() {
 fn a_missing_file_has_no_problems_and_is_looked_for_again_at_leisure() {
     let bed = TestBed::new();
     let mut source = source(&bed);
+    let board = Board::default();
+    source.desk = Desk::new(&board, "ideas", &bed.path(FILE), bed.workdir.root());
     source.trouble = Some(trouble("broken"));
     source.rejected.insert(ElementKey::of(b"x"), trouble("bad"));
+    source.publish();
+    assert_eq!(board.all().0.len(), 2);
     let now = Instant::now();
     source.look(now).unwrap();
     assert_eq!((source.state.clone(), source.next_look), (FileState::Missing, now + FULL_READ));
-    assert!(source.trouble.is_none() && source.rejected.is_empty());
+    assert_eq!(board.all().0, []);
 }
 
 #[test]
@@ -189,7 +193,7 @@ fn a_source_tells_how_it_stands() {
         source.is_behind = false;
     }
     source.state = FileState::Good;
-    source.view.add(ElementKey::of(b"x"), 1, State::Completed);
+    source.view.push(ElementKey::of(b"x"), Some((1, State::Completed)));
     assert_eq!(source.report(), round(false, true, None, None), "an entry waits to be taken out");
     source.is_behind = true;
     assert_eq!(source.report(), round(false, false, None, None));
