@@ -74,8 +74,9 @@ struct Results {
 
 /// New jobs come this far apart, in milliseconds, at random.
 const SPACING_MS: std::ops::Range<u64> = 50..450;
-/// After the last job, before idling is measured.
-const SETTLE: Duration = Duration::from_secs(5);
+/// After the last job, before idling is measured: for some ten seconds finished entries still leave their file, and what was
+/// written last is looked at again.
+const SETTLE: Duration = Duration::from_secs(15);
 /// Starts of a worker on an empty directory.
 const STARTS: usize = 5;
 
