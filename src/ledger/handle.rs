@@ -15,8 +15,8 @@ use tokio::sync::{oneshot, watch};
 use super::actor::{Actor, Answer, Command, Kind, Step};
 use super::holds::{self, Prospects};
 use super::rows::{
-    Candidate, Claim, Claimed, Counts, FinishedAttempt, Hold, Ingested, LiveAttempt, Next, Rescued, Scope,
-    Wanted,
+    Candidate, Claim, Claimed, Counts, FinishedAttempt, Hold, Ingested, LiveAttempt, Next, Overview, Rescued,
+    Scope, Wanted,
 };
 use super::{LedgerError, candidates, due, ingest, letters, open, read, rescued, write};
 use crate::clock::Millis;
@@ -163,6 +163,15 @@ impl Ledger {
     /// Jobs per state.
     pub async fn counts(&self) -> Result<Counts> {
         self.call(Kind::Quick, |conn, _| read::counts(conn)).await
+    }
+
+    /// What the status file tells of the ledger.
+    pub async fn overview(&self) -> Result<Overview> {
+        self.call(Kind::Quick, |conn, _| {
+            let (_, ends) = read::ended_since(conn, None)?;
+            Ok(Overview { counts: read::counts(conn)?, ends: ends.cast_unsigned(), holds: holds::all(conn)? })
+        })
+        .await
     }
 
     /// Jobs that could start now in these lanes.

@@ -49,7 +49,7 @@ pub use removed::{ENTRY_REMOVED, Removed};
 pub use retention::{Logs, RetiredRow, Sweep, Swept};
 pub use rows::{
     AttemptError, AttemptRow, Candidate, Claim, Claimed, Class, Counts, FinishedAttempt, Hold, HolderId,
-    IngestKind, Ingested, JobRow, LiveAttempt, Next, Rescued, Rework, Scope, Wanted,
+    IngestKind, Ingested, JobRow, LiveAttempt, Next, Overview, Rescued, Rework, Scope, Wanted,
 };
 pub use runs::{RunEnd, RunRow};
 pub use watch::{Backlog, RunningJob};

@@ -352,6 +352,17 @@ impl Counts {
     }
 }
 
+/// The ledger in a few figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overview {
+    /// Jobs per state.
+    pub counts: Counts,
+    /// Ends of jobs so far, of those that are retired as well.
+    pub ends: u64,
+    /// What keeps jobs back.
+    pub holds: Vec<Hold>,
+}
+
 /// A job as `list` and `show` print it.
 #[derive(Clone, Debug, Serialize)]
 pub struct JobRow {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::clock::{Millis, monotonic_ms};
 use crate::config::Live;
 use crate::job::State;
-use crate::ledger::{Counts, Hold, Ledger};
+use crate::ledger::{Hold, Ledger, Overview};
 use crate::runner::board::Board;
 use crate::runner::process::ProcessId;
 use crate::status::{HEARTBEAT, HoldStatus, Progress, StatusFile, StatusWriter, WorkerState};
@@ -58,13 +58,10 @@ struct Facts {
 #[derive(Default)]
 struct Memory {
     seq: u64,
-    counts: Counts,
+    ledger: Overview,
     slow: u64,
     /// When the lanes are counted next.
     lanes_due: Option<Instant>,
-    holds: Vec<Hold>,
-    /// Ends of jobs so far, of those that are retired as well.
-    ends: u64,
     ended: VecDeque<(u64, u64)>,
 }
 
@@ -110,18 +107,10 @@ impl Heartbeat {
 
     async fn write(&self) {
         let mut memory = self.state.lock().await;
-        if let Ok(Ok(counts)) = tokio::time::timeout(COUNT_LIMIT, self.facts.ledger.counts()).await {
-            memory.counts = counts;
-        }
-        if let Ok(Ok((_, ends))) =
-            tokio::time::timeout(COUNT_LIMIT, self.facts.ledger.ended_since(None)).await
-        {
-            memory.ends = ends.cast_unsigned();
+        if let Ok(Ok(overview)) = tokio::time::timeout(COUNT_LIMIT, self.facts.ledger.overview()).await {
+            memory.ledger = overview;
         }
         self.count_lanes(&mut memory).await;
-        if let Ok(Ok(holds)) = tokio::time::timeout(COUNT_LIMIT, self.facts.ledger.holds()).await {
-            memory.holds = holds;
-        }
         memory.seq += 1;
         let mood = *self.mood.lock().expect("no panic happens under this lock");
         let file = self.facts.compose(&mut memory, mood);
@@ -158,7 +147,7 @@ impl Heartbeat {
 impl Facts {
     fn compose(&self, memory: &mut Memory, mood: Mood) -> StatusFile {
         let (slots, last_progress) = self.board.snapshot();
-        let counts = &memory.counts;
+        let counts = &memory.ledger.counts;
         StatusFile {
             timestamp: self.progress.oldest_stamp(),
             queue_size: counts.of(State::Queued) + counts.of(State::Retrying),
@@ -178,9 +167,9 @@ impl Facts {
             state: mood.state,
             reason: mood.reason.map(str::to_owned),
             counts: counts.0.iter().map(|(state, n)| (state.to_string(), *n)).collect(),
-            rate_30s: rate(&mut memory.ended, memory.ends),
+            rate_30s: rate(&mut memory.ended, memory.ledger.ends),
             last_progress: last_progress.as_unix_seconds(),
-            holds: memory.holds.iter().map(shown).collect(),
+            holds: memory.ledger.holds.iter().map(shown).collect(),
             progress: self.progress.snapshot(),
         }
     }
