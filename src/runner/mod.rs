@@ -20,6 +20,8 @@ pub mod record;
 pub mod settle;
 pub mod slot;
 pub mod stop;
+#[cfg(test)]
+mod testbed;
 pub mod token;
 pub mod tool;
 pub mod verdict;
