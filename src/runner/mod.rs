@@ -21,7 +21,7 @@ pub mod settle;
 pub mod slot;
 pub mod stop;
 #[cfg(test)]
-mod testbed;
+pub(crate) mod testbed;
 pub mod token;
 pub mod tool;
 pub mod verdict;

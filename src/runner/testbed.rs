@@ -32,7 +32,13 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Whether this is the process that the calling test, named in full, has for itself. In any other it is started and
 /// waited for first, and has to end well.
 pub(crate) fn alone(test: &str) -> bool {
-    std::env::var_os(ALONE).is_some() || run_alone(&std::env::current_exe().unwrap(), test)
+    said_alone(test).is_none()
+}
+
+/// As [`alone`]: nothing in the process of the test's own, in any other what was said there.
+pub(crate) fn said_alone(test: &str) -> Option<String> {
+    let is_alone = std::env::var_os(ALONE).is_some();
+    (!is_alone).then(|| run_alone(&std::env::current_exe().unwrap(), test))
 }
 
 /// As [`alone`], with a `job_holder` beside the program.
@@ -47,11 +53,12 @@ pub(crate) fn alone_beside_a_holder(test: &str) -> bool {
         fs::copy(&us, &other).unwrap();
     }
     write_holder_script(folder.path());
-    run_alone(&other, test)
+    run_alone(&other, test);
+    false
 }
 
 #[expect(clippy::disallowed_methods, reason = "the test needs a process of its own")]
-fn run_alone(program: &Path, test: &str) -> bool {
+fn run_alone(program: &Path, test: &str) -> String {
     let mut said = tempfile::tempfile().unwrap();
     let mut child = Command::new(program)
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
@@ -74,7 +81,7 @@ fn run_alone(program: &Path, test: &str) -> bool {
     said.rewind().unwrap();
     said.read_to_string(&mut text).unwrap();
     assert!(has_ended && status.success() && text.contains("1 passed"), "{test}, alone: {status}\n{text}");
-    false
+    text
 }
 
 /// Ends a process and everything below it.
