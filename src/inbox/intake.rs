@@ -187,3 +187,14 @@ impl Intake {
 pub fn is_passing(err: &LedgerError) -> bool {
     matches!(err, LedgerError::Sqlite(_))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_says_nothing_of_the_ledger_as_a_whole_is_passing() {
+        assert!(is_passing(&LedgerError::Sqlite(rusqlite::Error::InvalidQuery)));
+        assert!(!is_passing(&LedgerError::Closed));
+    }
+}

@@ -255,20 +255,12 @@ fn a_command_gets_its_words_its_variables_its_stdin_and_nothing_else() {
     assert_eq!(fields[1..4], [holder.as_str(), leader.as_str(), holder.as_str()], "parent, group, session");
 }
 
-#[test]
-fn what_cannot_start_is_said_with_what_to_do_about_it() {
-    let mut bed = Bed::start();
-    let dir = bed.dir.path().to_owned();
+/// A request, the error number of its failed start, and what is said of it at the beginning or at the end.
+type Hopeless = (Request, Option<i32>, &'static str);
+
+/// Requests that name in vain what `prepare_hopeless` has made.
+fn hopeless(dir: &Path, base: &Request) -> Vec<Hopeless> {
     let at = |name: &str| dir.join(name).to_str().unwrap().to_owned();
-    fs::write(at("plain"), "no program").unwrap();
-    fs::write(at("garbage"), "no program").unwrap();
-    fs::set_permissions(at("garbage"), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::create_dir(at("outputs")).unwrap();
-    symlink("/", at("outputs/link")).unwrap();
-    fs::create_dir(at("aim")).unwrap();
-    symlink(at("aim"), at("elsewhere")).unwrap();
-    fs::write(at("outputs/file"), "").unwrap();
-    let base = bed.shell("exit 0");
     let with = |change: &dyn Fn(&mut Request)| {
         let mut request = base.clone();
         change(&mut request);
@@ -278,7 +270,7 @@ fn what_cannot_start_is_said_with_what_to_do_about_it() {
     let cwd = |name: &str| with(&|request| request.cwd = name.into());
     let long = "x".repeat(200_000);
     let taken = "is a link or a file; take that away";
-    let table = [
+    vec![
         (
             program(at("absent")),
             Some(libc::ENOENT),
@@ -330,8 +322,29 @@ fn what_cannot_start_is_said_with_what_to_do_about_it() {
             "No such file or directory (os error 2)",
         ),
         (cwd(&at("plain/x/y")), Some(libc::ENOTDIR), "cannot use the working directory"),
-    ];
-    for (mut request, errno, text) in table {
+    ]
+}
+
+fn prepare_hopeless(dir: &Path) {
+    let at = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let put = |name: &str| fs::File::create(at(name)).unwrap().write_all(b"no program").unwrap();
+    put("plain");
+    put("garbage");
+    fs::set_permissions(at("garbage"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(at("outputs")).unwrap();
+    symlink("/", at("outputs/link")).unwrap();
+    fs::create_dir(at("aim")).unwrap();
+    symlink(at("aim"), at("elsewhere")).unwrap();
+    put("outputs/file");
+}
+
+#[test]
+fn what_cannot_start_is_said_with_what_to_do_about_it() {
+    let mut bed = Bed::start();
+    let dir = bed.dir.path().to_owned();
+    prepare_hopeless(&dir);
+    let base = bed.shell("exit 0");
+    for (mut request, errno, text) in hopeless(&dir, &base) {
         request.tag = bed.request("", &[]).tag;
         request.attempt_dir.set_file_name(request.tag.to_string());
         bed.send(&request.encode().unwrap());
@@ -348,7 +361,7 @@ fn what_cannot_start_is_said_with_what_to_do_about_it() {
         assert!(error.ends_with(text) || error.starts_with(text), "{error}");
         assert_eq!(ExitRecord::read(&request.attempt_dir).unwrap(), Some(done.record));
     }
-    assert!(!Path::new(&at("aim/x")).exists() && !dir.join("outputs/absent").exists());
+    assert!(!dir.join("aim/x").exists() && !dir.join("outputs/absent").exists());
 }
 
 #[test]

@@ -133,7 +133,7 @@ fn a_stop_is_told_by_who_asked_for_it_and_a_cancelled_job_has_no_next_try() {
 #[test]
 fn a_handler_that_asks_for_time_gets_it_for_its_job_or_for_all_of_them() {
     let ask = |result: &str, code| told(Ending::Recorded(ExitRecord::exited(code)), None, result);
-    let later = Millis(4071006245_000);
+    let later = Millis(4_071_006_245_000);
     let ended = ask(r#"{"retry_at": "2099-01-02T03:04:05Z", "message": "quota"}"#, exit_code::TEMPORARY);
     let text = format!("parked until {later} by its handler: quota");
     assert_eq!((ended.outcome, ended.error, ended.hold), (Outcome::Interrupted, Some(text), None));
