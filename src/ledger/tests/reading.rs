@@ -154,5 +154,7 @@ async fn a_ring_makes_the_ledger_look_again_and_again() {
         heard.await.expect("the ledger looks");
     }
     assert!(!following.is_finished());
+    let mode = std::os::unix::fs::PermissionsExt::mode(&bell.symlink_metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "its owner's alone");
     following.abort();
 }
