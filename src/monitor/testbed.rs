@@ -13,7 +13,7 @@ use crate::runner::process::ProcessId;
 use crate::workdir::Workdir;
 
 /// What hangs for so long is a failure.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 /// Names the directory to a stand-in. Not one of ours by its name: those are not passed on to a worker.
 const DIR: &str = "TEST_STAND_IN_DIR";
 const ROLE: &str = "TEST_STAND_IN_ROLE";

@@ -27,7 +27,7 @@ const HOLDER: &str = "STALLPROOF_TEST_HOLDER";
 /// The test that is a holder where [`HOLDER`] is set.
 const HOLDER_TEST: &str = "runner::holder::tests::a_holder_that_is_asked_for_nothing_ends_well";
 /// What hangs for so long is a failure.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Whether this is the process that the calling test, named in full, has for itself. In any other it is started and
 /// waited for first, and has to end well.

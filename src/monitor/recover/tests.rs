@@ -204,7 +204,7 @@ fn a_worker_moves_when_work_does_or_all_its_critical_parts_turn() {
 fn a_worker_that_stands_still_is_replaced_and_one_that_moves_is_left_alone() {
     use nix::sys::signal::Signal;
 
-    use crate::monitor::testbed::{Bed, Role};
+    use crate::monitor::testbed::{Bed, Role, eventually};
     let bed = Bed::new();
     let first = bed.stand_in(Role::Worker);
     let why = restart(&bed.scene).unwrap_err();
@@ -212,6 +212,7 @@ fn a_worker_that_stands_still_is_replaced_and_one_that_moves_is_left_alone() {
     assert_eq!(bed.worker().as_ref(), Some(&first.id));
     // One that was stopped by a signal cannot move, whatever it said a moment ago.
     assert!(first.id.signal(Signal::SIGSTOP).unwrap());
+    eventually("it is stopped", || is_stopped(&first.id));
     let said = restart(&bed.scene).unwrap();
     let second = bed.worker().unwrap();
     assert!(second != first.id && !first.id.is_alive().unwrap());
