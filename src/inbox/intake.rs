@@ -190,3 +190,32 @@ impl Intake {
 pub fn is_passing(err: &LedgerError) -> bool {
     matches!(err, LedgerError::Sqlite(_))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_says_nothing_of_the_ledger_as_a_whole_is_passing() {
+        assert!(is_passing(&LedgerError::Sqlite(rusqlite::Error::InvalidQuery)));
+        assert!(!is_passing(&LedgerError::Closed));
+    }
+
+    #[test]
+    fn an_intake_has_the_rights_of_its_source() {
+        use crate::inbox::testbed::TestBed;
+        let bed = TestBed::with_config(
+            "[sources.ideas]\npath = \"i.json\"\nallow_commands = true\non_removed = \"cancel\"\n[rework]\nsource = \"qa\"\n",
+        );
+        let of = |source: &str| {
+            let settings = Live::fixed(bed.config.clone());
+            let intake = Intake::new(source, settings, bed.ledger.clone(), bed.runtime.handle().clone());
+            assert_eq!(intake.source(), source);
+            (intake.allow_commands, intake.cancels_removed(), intake.takes_rework())
+        };
+        assert_eq!(
+            (of("ideas"), of("qa"), of("none")),
+            ((true, true, false), (false, false, true), (false, false, false))
+        );
+    }
+}

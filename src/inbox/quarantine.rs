@@ -168,4 +168,31 @@ mod tests {
         let gone = Quarantine::new(Path::new("/nonexistent"));
         assert!(matches!(gone.keep("a", &mut &b""[..]), Err(QuarantineError::Io { .. })));
     }
+
+    /// Gives one byte at a time, and is interrupted before each.
+    struct Slow(&'static [u8], bool);
+
+    impl Read for Slow {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.1 = !self.1;
+            if self.1 { Err(io::ErrorKind::Interrupted.into()) } else { self.0.read(&mut buffer[..1]) }
+        }
+    }
+
+    #[test]
+    fn a_reading_that_is_interrupted_goes_on_and_one_that_fails_keeps_nothing() {
+        struct Failing;
+        impl Read for Failing {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("broken"))
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let quarantine = Quarantine::new(dir.path());
+        let path = quarantine.keep("a.json", &mut Slow(b"[1, 2", false)).unwrap();
+        assert_eq!(std::fs::read(path).unwrap(), b"[1, 2");
+        let err = quarantine.keep("a.json", &mut Failing).unwrap_err();
+        assert!(matches!(err, QuarantineError::Io { .. }));
+        assert_eq!(read_dir(dir.path()).unwrap().count(), 1);
+    }
 }

@@ -92,3 +92,18 @@ impl Doing {
         self.count.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_read_when_it_is_settled_or_only_not_pruned_yet() {
+        for (settled, unpruned, is_read) in
+            [(false, false, false), (true, false, true), (false, true, true), (true, true, true)]
+        {
+            let view = SourceView { settled, unpruned, ..SourceView::default() };
+            assert_eq!(view.is_read(), is_read, "{view:?}");
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 mod events;
+mod reading;
 mod reports;
 mod retention;
 mod runs;

@@ -195,4 +195,33 @@ mod tests {
         assert!(abandoned(&scene, scene.workdir.monitor_lock()).unwrap().is_none(), "there is none");
         assert_eq!(seconds(Duration::from_millis(61_900)), "61 s");
     }
+    #[test]
+    fn a_silent_worker_and_a_lock_of_one_that_is_gone_are_found_and_cleared() {
+        use crate::monitor::testbed::{Bed, Role, eventually};
+        let mut bed = Bed::new();
+        let found = |bed: &Bed| -> Vec<(Kind, Option<i32>)> {
+            find(&bed.scene).unwrap().iter().map(|one| (one.kind, one.pid)).collect()
+        };
+        assert_eq!(found(&bed), []);
+        let worker = bed.stand_in(Role::Worker);
+        assert_eq!(found(&bed), [], "it shows signs of life");
+        bed.silence(&worker.id);
+        assert_eq!(found(&bed), [], "not for long enough");
+        bed.scene.config.monitor.stale_after = Duration::from_millis(100);
+        eventually("it is stale", || !found(&bed).is_empty());
+        let finds = find(&bed.scene).unwrap();
+        assert_eq!((finds.len(), finds[0].kind, finds[0].pid), (1, Kind::StaleWorker, Some(worker.id.pid)));
+        assert!(
+            finds[0].what.starts_with("holds the directory and shows no sign of life for 0 s"),
+            "{finds:?}"
+        );
+        assert!(finds[0].clear(&bed.scene).unwrap().starts_with(&format!("ended pid {}", worker.id.pid)));
+        assert!(!worker.id.is_alive().unwrap());
+        let pid = worker.id.pid;
+        drop(worker);
+        let finds = find(&bed.scene).unwrap();
+        assert_eq!((finds.len(), finds[0].kind, finds[0].pid), (1, Kind::AbandonedLock, Some(pid)));
+        assert_eq!(finds[0].clear(&bed.scene).unwrap(), "emptied");
+        assert_eq!(found(&bed), []);
+    }
 }

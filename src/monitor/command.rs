@@ -227,3 +227,6 @@ fn fail(what: &str, code: u8) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "health_monitor: {}", escape(what));
     ExitCode::from(code)
 }
+
+#[cfg(test)]
+mod tests;

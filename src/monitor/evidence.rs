@@ -121,4 +121,20 @@ mod tests {
         let gone = ProcessId { start_ticks: 1, ..ProcessId::current().unwrap() };
         assert!(gather(&gone).threads.contains("gone"));
     }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "it takes a process to have a child")]
+    fn what_a_process_has_started_is_named_but_not_what_it_was_told() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let (pid, me) = (child.id().cast_signed(), ProcessId::current().unwrap());
+        let (ours, own) = (gather(&me), gather(&ProcessId::of(pid).unwrap().unwrap()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let told =
+            ours.children.lines().find(|line| line.trim_start().starts_with(&format!("{pid} "))).unwrap();
+        assert!(told.ends_with(" sleep"), "{told}");
+        assert_eq!(own.children, "", "it has none");
+        assert!(own.threads.starts_with(&format!("thread {pid} `sleep`\n")), "{}", own.threads);
+        assert!(own.files.lines().any(|line| line.starts_with("   1 ")), "{}", own.files);
+    }
 }

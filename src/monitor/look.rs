@@ -156,3 +156,66 @@ fn limit_of(scene: &Scene, job: &RunningJob) -> Duration {
     let limit = own.or_else(|| config.handlers.get(&job.handler)?.timeout).unwrap_or(config.worker.timeout);
     limit.saturating_add(config.worker.kill_grace).saturating_add(config.monitor.stuck_after)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::Seq;
+    use crate::ledger::{Claim, HolderId, Ledger};
+    use crate::monitor::testbed::{Bed, PATIENCE, Role};
+
+    fn beat(bed: &Bed) -> Beat {
+        match take(&bed.scene).seen {
+            Seen::Alive { beat: Some(beat), .. } => beat,
+            other => panic!("no beat but {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_ledger_tells_what_runs_for_how_long_it_may_and_whether_more_could_start() {
+        let mut bed = Bed::new();
+        bed.scene.config.worker.slots = 1;
+        let worker = bed.stand_in(Role::Worker);
+        assert_eq!((beat(&bed).running.len(), beat(&bed).startable), (0, None), "there is no ledger");
+        let part = crate::status::Progress::default().part("ledger", PATIENCE);
+        let (ledger, _actor) = Ledger::open(&bed.scene.workdir.ledger(), part).unwrap();
+        assert_eq!(beat(&bed).startable, Some(false), "nothing waits");
+        let add = async |id: &str, rest: &str| -> Seq {
+            use crate::inbox::parse::{ParseContext, Place, parse_entry, wanted};
+            let context =
+                ParseContext { source: "ideas", allow_commands: false, place: Place::start_of("f") };
+            let raw = format!(r#"{{"id": "{id}", "title": "{id}"{rest}}}"#);
+            let job = wanted(parse_entry(raw.as_bytes(), &context), "ideas", &bed.scene.config);
+            ledger.ingest(vec![job]).await.unwrap();
+            bed.scene.ledger().unwrap().job(id).unwrap().unwrap().seq
+        };
+        let own = add("own", r#", "timeout": 77"#).await;
+        let usual = add("usual", "").await;
+        assert_eq!(beat(&bed).startable, Some(true));
+        for seq in [own, usual] {
+            let holder = HolderId { pid: 1, start_ticks: 1, boot_id: "b".to_owned() };
+            assert!(ledger.claim(vec![Claim { seq, slot: 0, holder }]).await.unwrap()[0].is_some());
+        }
+        let (config, seen) = (&bed.scene.config, beat(&bed));
+        let more = config.worker.kill_grace + config.monitor.stuck_after;
+        let wanted = [
+            ("own/1".to_owned(), Duration::from_secs(77) + more),
+            ("usual/1".to_owned(), config.worker.timeout + more),
+        ];
+        assert_eq!((seen.running, seen.startable), (wanted.into(), Some(false)));
+        bed.say_state("draining");
+        crate::monitor::testbed::eventually("it says so", || beat(&bed).state == WorkerState::Draining);
+        assert_eq!((beat(&bed).running.len(), beat(&bed).startable), (0, None), "it starts nothing more");
+        drop(worker);
+        assert!(matches!(take(&bed.scene).seen, Seen::Gone { on_purpose: true }));
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_unknown_with_the_reason() {
+        let bed = Bed::new();
+        std::os::unix::fs::symlink("elsewhere", bed.scene.workdir.status_file()).unwrap();
+        let look = take(&bed.scene);
+        assert!(look.status.is_none());
+        assert!(matches!(look.seen, Seen::Unknown(why) if why.contains("worker_status.json")));
+    }
+}

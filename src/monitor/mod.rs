@@ -24,4 +24,6 @@ pub mod salvage;
 pub mod scene;
 pub mod service;
 mod stop;
+#[cfg(test)]
+mod testbed;
 pub mod verdict;

@@ -323,3 +323,6 @@ fn limits(scene: &Scene) -> Limits {
     let monitor = &scene.config.monitor;
     Limits { stale_after: monitor.stale_after, stuck_after: monitor.stuck_after, interval: monitor.interval }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,3 +38,28 @@ pub(super) fn stop(workdir: &Workdir) -> Result<Option<i32>, String> {
     }
     Ok(Some(monitor.pid))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::DirLock;
+    use crate::monitor::testbed::{Bed, Role};
+
+    #[test]
+    fn the_monitor_that_holds_the_lock_is_ended_and_nobody_else() {
+        let bed = Bed::new();
+        let workdir = &bed.scene.workdir;
+        assert_eq!(stop(workdir), Ok(None), "there never was one");
+        let (worker, monitor) = (bed.stand_in(Role::Worker), bed.stand_in(Role::Monitor));
+        assert_eq!(stop(workdir), Ok(Some(monitor.id.pid)));
+        assert_eq!((monitor.id.is_alive().unwrap(), worker.id.is_alive().unwrap()), (false, true));
+        assert_eq!(lock::holder(&workdir.monitor_lock()).unwrap(), Holder::Nobody);
+        assert_eq!(stop(workdir), Ok(None));
+        // Whoever holds the lock and cannot be told is left alone.
+        let held = DirLock::acquire(&workdir.monitor_lock()).unwrap();
+        std::fs::OpenOptions::new().write(true).open(workdir.monitor_lock()).unwrap().set_len(0).unwrap();
+        let why = stop(workdir).unwrap_err();
+        assert!(why.ends_with("is held by a process that cannot be identified; try again"), "{why}");
+        drop(held);
+    }
+}

@@ -114,3 +114,6 @@ impl Ahead {
         self.promised.extend(dealt.jobs.into_iter().map(promise));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,8 @@ pub mod record;
 pub mod settle;
 pub mod slot;
 pub mod stop;
+#[cfg(test)]
+pub(crate) mod testbed;
 pub mod token;
 pub mod tool;
 pub mod verdict;

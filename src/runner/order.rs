@@ -116,6 +116,9 @@ mod tests {
         let read = Order::named(&environment).unwrap().unwrap();
         assert_eq!(read, order);
         assert_eq!(read.root(), root);
+        let question = Question::new((2, 4), &[], Some(&root.join("t.md")));
+        assert_eq!(question.template(), Some(root.join("t.md")));
+        assert_eq!(Question::new((2, 4), &[], None).template(), None);
         assert_eq!(earlier_errors(&environment).unwrap(), []);
         assert!(Order::named(&|_| Some("/nonexistent".into())).is_err());
     }

@@ -112,3 +112,6 @@ fn look(remains: &Remains) -> io::Result<Option<Ending>> {
     }
     Ok(Some(ExitRecord::read(&remains.attempt_dir)?.map_or(Ending::Lost, Ending::Recorded)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -464,3 +464,6 @@ fn log_end(slot: u32, claimed: &Claimed, end: &FinishedAttempt) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -298,3 +298,6 @@ fn die_by(signal: Signal) {
     let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) };
     let _ = nix::sys::signal::raise(signal);
 }
+
+#[cfg(test)]
+mod tests;

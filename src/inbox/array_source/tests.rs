@@ -347,3 +347,18 @@ fn writers_of_every_kind_lose_nothing_beside_the_pruner() {
     });
     assert_eq!(bed.workdir.quarantine().read_dir().unwrap().count(), 0);
 }
+
+#[test]
+fn a_file_that_somebody_has_open_for_writing_is_read_only_after_a_quiet_time() {
+    let bed = TestBed::new();
+    let source = source(&bed);
+    bed.put(FILE, array(&["a"]));
+    let look =
+        |quiet| Looker { path: &bed.path(FILE), last: &source.view, quiet, doing: &source.doing }.look();
+    assert!(matches!(look(false), Sight::Whole(_)));
+    let writer = OpenOptions::new().append(true).open(bed.path(FILE)).unwrap();
+    assert!(matches!(look(false), Sight::Busy("somebody is writing")), "whole as it may look");
+    assert!(matches!(look(true), Sight::Whole(_)), "who only keeps it open is not waited for");
+    drop(writer);
+    assert!(matches!(look(false), Sight::Whole(_)));
+}

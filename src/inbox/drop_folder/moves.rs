@@ -308,4 +308,30 @@ mod tests {
         assert!(kept > 0, "none found the folder");
         assert_eq!(std::fs::read_dir(&victim).unwrap().count(), 0);
     }
+
+    #[test]
+    fn a_name_that_is_taken_is_waited_for_or_numbered_whatever_took_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut moves = Moves::new(&dir.path().join("in"), dir.path().join("limbo/drop"));
+        moves.prepare().unwrap();
+        let name = OsStr::new("a.json");
+        let put = |path: &Path, text: &str| File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
+        put(&moves.folder.join(name), "first");
+        assert!(matches!(moves.claim(name).unwrap(), Claim::Ours));
+        put(&moves.folder.join(name), "second");
+        assert!(matches!(moves.claim(name).unwrap(), Claim::Later), "the older one is not settled");
+        assert!(moves.folder.join(name).exists());
+        // A reason without its file, as a kill between the two leaves it, takes the name as well.
+        let rejected = moves.folder.join("rejected");
+        DirBuilder::new().create(&rejected).unwrap();
+        put(&rejected.join("a.json.reason.txt"), "of another");
+        assert_eq!(moves.reject(name, "why").unwrap(), rejected.join("a.2.json"));
+        let read = |name: &str| std::fs::read_to_string(rejected.join(name)).unwrap();
+        assert_eq!(
+            (read("a.json.reason.txt"), read("a.2.json")),
+            ("of another".to_owned(), "first".to_owned())
+        );
+        assert!(!rejected.join("a.json").exists());
+        assert!(moves.reject(OsStr::new("absent.json"), "why").is_err());
+    }
 }

@@ -165,3 +165,6 @@ impl Names {
 fn and_more(first: String, rest: usize) -> String {
     if rest == 0 { first } else { format!("{first} (and {rest} more)") }
 }
+
+#[cfg(test)]
+mod tests;

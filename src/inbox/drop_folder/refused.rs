@@ -146,3 +146,6 @@ fn rejected(submission: &Submission) -> Option<Problem> {
         Submission::Runnable(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -294,3 +294,36 @@ fn an_idle_folder_costs_one_stat() {
     }
     assert_eq!(source.doing.count() - before, 100, "one step a round");
 }
+
+#[test]
+fn a_folder_that_is_taken_away_is_empty_until_it_is_back() {
+    let bed = TestBed::new();
+    let mut source = ready(&bed);
+    drop_file(&bed, "x.json", "{");
+    poll_until(&mut source, "a half-written file", |round| !round.settled);
+    std::fs::remove_dir_all(bed.path("implementations")).unwrap();
+    let round = poll_until(&mut source, "nothing", |round| round.settled);
+    assert_eq!((round.degraded, round.note), (None, None), "what stood in it is forgotten");
+    let rest = source.rest().unwrap();
+    let soon = Instant::now() + LIST_ANYWAY;
+    assert!(rest.until <= soon && rest.print.is_none());
+    assert!(source.next_list > soon - Duration::from_secs(4), "it need not be listed soon");
+    std::fs::create_dir(bed.path("implementations")).unwrap();
+    drop_file(&bed, "y.json", r#"{"title": "back"}"#);
+    empty(&mut source, &bed);
+    assert_eq!(titles(&bed), ["back"]);
+    // Something else in its place is no empty folder.
+    std::fs::remove_dir_all(bed.path("implementations")).unwrap();
+    bed.put("implementations", "a file");
+    let round = poll_until(&mut source, "trouble", |round| round.degraded.is_some());
+    assert!(round.degraded.unwrap().contains("cannot be listed"));
+}
+
+#[test]
+fn the_age_of_a_file_is_that_of_its_content() {
+    let print = |mtime_ns| Fingerprint { dev: 1, ino: 1, size: 1, mtime_ns, ctime_ns: 0 };
+    let now_ns = i128::from(Millis::now().0) * 1_000_000;
+    let old = age(print(now_ns - 90_000_000_000));
+    assert!(old >= Duration::from_secs(90) && old < Duration::from_secs(120), "{old:?}");
+    assert_eq!(age(print(now_ns + 90_000_000_000)), Duration::ZERO, "a stamp in the future is no age");
+}

@@ -146,3 +146,28 @@ async fn a_panic_and_a_lost_ledger_end_the_task_with_an_error() {
     drop(panicking.script);
     assert!(panicking.task.await.unwrap().unwrap_err().to_string().contains("panicked"));
 }
+
+#[test]
+fn a_stall_begins_when_nothing_has_moved_for_long_is_new_once_and_its_end_is_told() {
+    let doing = Doing::default();
+    let mut dog = Watchdog::new(&doing);
+    doing.step("open");
+    assert!(matches!(dog.look(&doing), Look::Moving { again: false }));
+    assert!(matches!(dog.look(&doing), Look::Still));
+    for is_first in [true, false] {
+        dog.moved = Instant::now().checked_sub(DEADLINE).unwrap();
+        match dog.look(&doing) {
+            Look::Stalled(stall) => {
+                assert_eq!((stall.since, stall.step, stall.is_new), (dog.since, "open", is_first));
+            }
+            _ => panic!("it has not moved"),
+        }
+    }
+    doing.moved();
+    assert!(matches!(dog.look(&doing), Look::Moving { again: true }));
+    assert!(matches!(dog.look(&doing), Look::Still), "it begins anew");
+    dog.moved = Instant::now().checked_sub(2 * DEADLINE).unwrap();
+    assert!(matches!(dog.look(&doing), Look::Stalled(Stall { is_new: true, .. })));
+    dog.rest();
+    assert!(matches!(dog.look(&doing), Look::Stalled(Stall { is_new: true, .. })), "another round");
+}

@@ -252,3 +252,34 @@ fn is_open_elsewhere(print: &Fingerprint) -> bool {
         })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "it takes another process to have a file open elsewhere")]
+    fn a_file_is_open_elsewhere_only_while_another_process_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, beside) = (dir.path().join("a"), dir.path().join("b"));
+        let file = std::fs::File::create(&path).unwrap();
+        let print = Fingerprint::of_file(&file).unwrap();
+        let other = Fingerprint::of_file(&std::fs::File::create(beside).unwrap()).unwrap();
+        let mut child = Command::new("sleep");
+        child.arg("60").stdin(std::fs::File::open(&path).unwrap()).stdout(Stdio::null());
+        // Other tests start processes at this moment, and theirs have what we have until they are another program.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let mut child = child.spawn().unwrap();
+        let (is_open, is_other) = (is_open_elsewhere(&print), is_open_elsewhere(&other));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(is_open && !is_other);
+        while is_open_elsewhere(&print) {
+            assert!(std::time::Instant::now() < deadline, "we have it, and nobody else");
+            std::thread::yield_now();
+        }
+        drop(file);
+    }
+}

@@ -239,3 +239,31 @@ impl Batch<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::FileTimes;
+    use std::io::Write as _;
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_settled_when_nobody_writes_and_nobody_has_as_far_as_can_be_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        let mut file = File::create(&path).unwrap();
+        file.write_all(b"[]").unwrap();
+        let open = |writers: Probe| Opened::open(&path, 1 << 20, writers).unwrap();
+        assert!(open(|_| Writers::None).settled().is_ok());
+        assert!(matches!(open(|_| Writers::Some).settled(), Err(Unsettled::Writer)));
+        assert!(matches!(open(|_| Writers::Unknown).settled(), Err(Unsettled::Writer)), "it is young");
+        assert!(open(|_| Writers::Unknown).is_blind() && !open(|_| Writers::Some).is_blind());
+        let long_ago = SystemTime::now() - Duration::from_secs(3600);
+        file.set_times(FileTimes::new().set_modified(long_ago)).unwrap();
+        let opened = open(|_| Writers::Unknown);
+        assert!(opened.settled().is_ok());
+        file.write_all(b" ").unwrap();
+        assert!(matches!(opened.settled(), Err(Unsettled::Changed)));
+    }
+}

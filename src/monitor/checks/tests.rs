@@ -276,3 +276,47 @@ fn a_configuration_is_sound_absent_or_the_first_thing_to_mend() {
     let finding = only(configuration(&bed.situation));
     assert_eq!(said(&finding), (Level::Critical, Some(ByHand), "cannot use it: `x`"));
 }
+
+#[test]
+fn a_status_whose_clock_is_another_or_that_is_not_the_workers_is_watched_for_a_few_heartbeats() {
+    let other_clock = || Bed::with(|status| status.time_ns += 1);
+    let mut next = testbed::status();
+    next.seq = 8;
+    let next = serde_json::to_string(&next).unwrap();
+    let bed = other_clock();
+    bed.write_status(&next);
+    let finding = only(status::check(&bed.situation));
+    assert_eq!(said(&finding), (Level::Ok, None, "alive: it went from number 7 to 8"));
+    let silent = |stale_after: Duration, text: &str| {
+        let mut bed = Bed::new();
+        bed.situation.look.status = None;
+        bed.situation.scene.config.monitor.stale_after = stale_after;
+        if !text.is_empty() {
+            bed.write_status(text);
+        }
+        only(status::check(&bed.situation))
+    };
+    assert_eq!(said(&silent(20 * MIN, &next)), (Level::Ok, None, "written just now"));
+    let foreign = next.replace(&format!("\"pid\":{}", me().pid), "\"pid\":1");
+    let begun = std::time::Instant::now();
+    // Each of them waits, so they wait together.
+    std::thread::scope(|scope| {
+        let unmoved = scope.spawn(|| {
+            let bed = other_clock();
+            bed.write_status(&serde_json::to_string(&testbed::status()).unwrap());
+            only(status::check(&bed.situation))
+        });
+        let young = scope.spawn(|| silent(20 * MIN, ""));
+        let old = scope.spawn(|| silent(Duration::ZERO, &foreign));
+        let finding = unmoved.join().unwrap();
+        assert_eq!((finding.level, finding.remedy), (Level::Unknown, Some(ByHand)));
+        let finding = young.join().unwrap();
+        assert_eq!((finding.level, finding.remedy), (Level::Warning, Some(ByHand)));
+        assert!(finding.summary.ends_with("and wrote no status: there is none"), "{}", finding.summary);
+        assert!(finding.summary.starts_with("the worker has lived for "), "{}", finding.summary);
+        let finding = old.join().unwrap();
+        assert_eq!((finding.level, finding.remedy), (Level::Critical, Some(RestartWorker)));
+        assert!(finding.summary.ends_with("it is of pid 1, an earlier worker"), "{}", finding.summary);
+    });
+    assert!(begun.elapsed() >= Duration::from_secs(4));
+}

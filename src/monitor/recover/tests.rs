@@ -199,3 +199,37 @@ fn a_worker_moves_when_work_does_or_all_its_critical_parts_turn() {
         }
     });
 }
+
+#[test]
+fn a_worker_that_stands_still_is_replaced_and_one_that_moves_is_left_alone() {
+    use nix::sys::signal::Signal;
+
+    use crate::monitor::testbed::{Bed, Role, eventually};
+    let bed = Bed::new();
+    let first = bed.stand_in(Role::Worker);
+    let why = restart(&bed.scene).unwrap_err();
+    assert!(why.starts_with("the worker moves; look again"), "{why}");
+    assert_eq!(bed.worker().as_ref(), Some(&first.id));
+    // One that was stopped by a signal cannot move, whatever it said a moment ago.
+    assert!(first.id.signal(Signal::SIGSTOP).unwrap());
+    eventually("it is stopped", || is_stopped(&first.id));
+    let said = restart(&bed.scene).unwrap();
+    let second = bed.worker().unwrap();
+    assert!(second != first.id && !first.id.is_alive().unwrap());
+    assert!(said.starts_with(&format!("ended pid {} with SIG", first.id.pid)), "{said}");
+    assert!(said.ends_with(&format!("; started a worker: pid {} is ready and works", second.pid)), "{said}");
+    // Nor can one that says nothing at all.
+    bed.silence(&second);
+    let said = restart(&bed.scene).unwrap();
+    let third = bed.worker().unwrap();
+    assert!(said.contains(&format!("pid {} is ready", third.pid)) && third != second, "{said}");
+    // What was started is told as it is found; with nothing wrong nothing is done.
+    let again = start(&bed.scene, None).unwrap();
+    assert_eq!(again, format!("pid {} holds the directory by now; somebody else has started it", third.pid));
+    let (report, actions) = recover(&bed.scene, false).unwrap();
+    assert!(
+        report.findings.len() > 5 && actions.iter().all(|action| action.check != "worker"),
+        "{actions:?}"
+    );
+    assert_eq!(bed.worker(), Some(third));
+}

@@ -263,3 +263,6 @@ pub(super) fn timeout_until(timer: Option<Instant>) -> PollTimeout {
     let clamped_ms = i32::try_from(rounded_up_ms).unwrap_or(i32::MAX);
     PollTimeout::try_from(clamped_ms).unwrap_or(PollTimeout::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,8 @@ mod reports;
 mod serve;
 mod setup;
 mod spawn;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::process::ExitCode;
