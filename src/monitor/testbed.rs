@@ -127,6 +127,8 @@ impl Bed {
 }
 
 const BEAT: Duration = Duration::from_millis(20);
+/// A test that was killed leaves its directory behind; ten minutes later its stand-ins go all the same.
+const MOST_BEATS: u64 = 30_000;
 
 pub(super) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -156,7 +158,7 @@ pub(super) fn was_stand_in() -> bool {
     let _held = DirLock::acquire(&lock).unwrap();
     let (root, me) = (workdir.root(), ProcessId::current().unwrap());
     let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap_or_default();
-    for seq in 1.. {
+    for seq in 1..MOST_BEATS {
         if !root.exists() {
             break;
         }

@@ -353,8 +353,16 @@ fn a_file_that_somebody_has_open_for_writing_is_read_only_after_a_quiet_time() {
     let bed = TestBed::new();
     let source = source(&bed);
     bed.put(FILE, array(&["a"]));
-    let look =
-        |quiet| Looker { path: &bed.path(FILE), last: &source.view, quiet, doing: &source.doing }.look();
+    let look = |quiet| {
+        Looker {
+            path: &bed.path(FILE),
+            last: &source.view,
+            prefix: &source.prefix,
+            quiet,
+            doing: &source.doing,
+        }
+        .look()
+    };
     assert!(matches!(look(false), Sight::Whole(_)));
     let writer = OpenOptions::new().append(true).open(bed.path(FILE)).unwrap();
     assert!(matches!(look(false), Sight::Busy("somebody is writing")), "whole as it may look");
