@@ -285,6 +285,7 @@ impl Worker {
             problems: self.problems.clone(),
         };
         self.sources = inbox::spawn(context, &mut self.parts, self.stop.subscribe());
+        self.heartbeat.tells_of(self.sources.clone());
         self.parts.spawn(runs::follow(self.ledger.clone(), self.sources.clone()));
     }
 

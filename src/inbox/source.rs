@@ -51,6 +51,9 @@ pub struct SourceView {
     /// Rounds completed. A round that began after some event has ended for sure when this has grown by two; it alone
     /// growing wakes nobody who waits for a change.
     pub rounds: u64,
+    /// When the look began that the rest of this tells of, in monotonic milliseconds: what was in the input before that
+    /// has been seen. `None` before the first.
+    pub looked_ms: Option<u64>,
 }
 
 impl SourceView {

@@ -88,6 +88,26 @@ pub struct StatusFile {
     pub holds: Vec<HoldStatus>,
     /// Every part of the worker.
     pub progress: BTreeMap<String, PartStatus>,
+    /// Every source of entries, by name; none until the worker is ready.
+    #[serde(default)]
+    pub sources: BTreeMap<String, SourceStatus>,
+}
+
+/// How a source stands, for whoever waits until its input has been read. Its part in `progress` says that it is alive,
+/// which it also is while it reads for long.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// Whether the last look found nothing unread and nothing half-written.
+    pub read: bool,
+    /// Looks completed.
+    pub rounds: u64,
+    /// Unix seconds when the last of them began: what was in the input before that has been seen.
+    pub last_look: Option<f64>,
+    /// The same in `CLOCK_MONOTONIC` milliseconds.
+    pub last_look_monotonic_ms: Option<u64>,
+    /// Why it is not read, or what else is worth a word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// A hold, as the status file shows it.

@@ -24,6 +24,7 @@ mod scarce;
 mod security;
 mod selftest;
 mod settings;
+mod wait;
 mod waiting;
 mod why;
 mod worker;

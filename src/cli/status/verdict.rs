@@ -99,7 +99,8 @@ fn age_seconds(file: &StatusFile) -> f64 {
     }
 }
 
-fn shares_our_clock(file: &StatusFile) -> bool {
+/// Whether the monotonic stamps in it are of the clock that this process reads.
+pub(in crate::cli) fn shares_our_clock(file: &StatusFile) -> bool {
     let same_boot = boot_id().is_ok_and(|boot| boot == file.boot_id);
     same_boot && std::fs::metadata("/proc/self/ns/time").is_ok_and(|meta| meta.ino() == file.time_ns)
 }
