@@ -62,9 +62,19 @@ fn render(told: &Told, style: Style) -> String {
         text += &format!("  {} {}\n", style.paint(Colour::Dim, "caused by:"), escape_lines(cause));
     }
     if let Some(hint) = &told.hint {
-        text += &format!("{} {}\n", style.paint(Colour::Active, "hint:"), escape_lines(hint));
+        text += &advice(hint, style);
     }
     text
+}
+
+/// A line of advice beside what a command printed, on standard error.
+pub(super) fn advise(hint: &str) {
+    // Nobody is left to tell when standard error is closed.
+    let _ = std::io::stderr().lock().write_all(advice(hint, Style::stderr()).as_bytes());
+}
+
+fn advice(hint: &str, style: Style) -> String {
+    format!("{} {}\n", style.paint(Colour::Active, "hint:"), escape_lines(hint))
 }
 
 /// 3 when another worker holds the directory, 70 after a panic, 74 when the ledger cannot be written, else 1.
