@@ -51,7 +51,9 @@ pub(super) fn resume(args: &Args, context: &Context, out: &mut Out) -> anyhow::R
 
 /// The names there are, and what is held; `None` where that cannot be told, which keeps nobody from pausing.
 fn known(context: &Context) -> Option<(Known, Vec<Hold>)> {
-    let (_, config) = context.config().ok()?;
+    let (workdir, config) = context.config().ok()?;
+    // In a folder that is not ours the command is refused; until then it must not even be looked at.
+    workdir.require_private_state().ok()?;
     let (_, reader) = context.reader().ok()?;
     let reader = reader?;
     Some((Known::of(&config, &reader).ok()?, reader.holds().ok()?))
