@@ -16,6 +16,7 @@ mod holder;
 mod monitor;
 mod pacing;
 mod queue_files;
+mod removed;
 mod report;
 mod retention;
 mod rework;
