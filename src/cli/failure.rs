@@ -99,6 +99,8 @@ fn hint(err: &anyhow::Error) -> Option<String> {
         "`stallproof init --dir DIR` creates and fills a working directory"
     } else if find(err).is_some_and(LedgerError::is_busy) {
         "another process is in the middle of a change, or was frozen in one; nothing was changed here, so try again"
+    } else if find(err).is_some_and(LedgerError::is_unknown) {
+        "`.stallproof/ledger.db` must be a file that this user may read and write, on a disk that works and has room"
     } else if matches!(find(err), Some(LedgerError::Missing(_))) {
         "`--dir DIR` or STALLPROOF_DIR names another directory"
     } else if find::<ConfigError>(err).is_some() {

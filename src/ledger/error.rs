@@ -55,8 +55,23 @@ pub enum LedgerError {
     Closed,
     /// Anything else SQLite said.
     #[error("the ledger refused")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(#[source] rusqlite::Error),
 }
+
+/// Damage shows whenever a page is read, not only when the ledger is opened.
+impl From<rusqlite::Error> for LedgerError {
+    fn from(err: rusqlite::Error) -> Self {
+        match err.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Damaged { path: PathBuf::from(IN_WORKDIR), what: err.to_string() }
+            }
+            _ => Self::Sqlite(err),
+        }
+    }
+}
+
+/// Where the ledger is in a working directory, for errors of a connection that does not know its path.
+const IN_WORKDIR: &str = ".stallproof/ledger.db";
 
 impl LedgerError {
     /// Whether another process held the ledger for longer than anybody waits.
@@ -103,6 +118,7 @@ impl LedgerError {
         match self {
             Self::Fenced { ours, current } => Self::Fenced { ours: *ours, current: *current },
             Self::Moved(path) => Self::Moved(path.clone()),
+            Self::Damaged { path, what } => Self::Damaged { path: path.clone(), what: what.clone() },
             Self::Storage(err) => copy(err).map_or(Self::Closed, Self::Storage),
             Self::Sqlite(err) => copy(err).map_or(Self::Closed, Self::Sqlite),
             _ => Self::Closed,

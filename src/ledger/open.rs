@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, mknod};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::LedgerError;
 
@@ -160,15 +160,8 @@ fn migrate(conn: &mut Connection, path: &Path) -> Result<(), LedgerError> {
 }
 
 fn name_damage(err: LedgerError, path: &Path) -> LedgerError {
-    match &err {
-        LedgerError::Sqlite(inner)
-            if matches!(
-                inner.sqlite_error_code(),
-                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-            ) =>
-        {
-            LedgerError::Damaged { path: path.to_owned(), what: inner.to_string() }
-        }
+    match err {
+        LedgerError::Damaged { what, .. } => LedgerError::Damaged { path: path.to_owned(), what },
         _ => err,
     }
 }

@@ -7,6 +7,7 @@ mod bad_input;
 mod chaos;
 mod cli;
 mod control;
+mod damage;
 mod dead_letters;
 mod disk;
 mod faults;
