@@ -4,6 +4,7 @@
 //! ([`super::poller`]) owns time, threads and the status. [`Doing`] is the one thing both hold: it names the step a
 //! source is in, so that a stall can be named as well.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -83,6 +84,12 @@ impl Doing {
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The reader, with progress for every time it gives something.
+    #[must_use]
+    pub fn reading<R>(&self, reader: R) -> Reading<'_, R> {
+        Reading { reader, doing: self }
+    }
+
     /// Name of the current step.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -93,5 +100,20 @@ impl Doing {
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
+    }
+}
+
+/// A reader that shows that it goes on, see [`Doing::reading`].
+#[derive(Debug)]
+pub struct Reading<'a, R> {
+    reader: R,
+    doing: &'a Doing,
+}
+
+impl<R: io::Read> io::Read for Reading<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.doing.moved();
+        Ok(read)
     }
 }

@@ -17,6 +17,7 @@ use super::view::Opened;
 use super::{Refused, attributes};
 use crate::clock::Millis;
 use crate::inbox::array::Scanned;
+use crate::inbox::source::Reading;
 
 const BUFFER: usize = 256 * 1024;
 
@@ -37,11 +38,13 @@ impl Replacement {
         plan: &Plan,
     ) -> Result<Self, Refused> {
         let draft = Draft::create(site).map_err(Refused::io("create the new file"))?;
-        if !copy(&opened.file, scanned, plan, &draft.file).map_err(Refused::io("write the new file"))? {
+        if !copy(opened, scanned, plan, &draft.file).map_err(Refused::io("write the new file"))? {
             return Err(Refused::Changed);
         }
         attributes::copy(&opened.file, &draft.file)?;
+        opened.doing.moved();
         draft.file.sync_all().map_err(Refused::io("sync the new file"))?;
+        opened.doing.moved();
         draft.publish(site).map_err(Refused::io("name the new file"))
     }
 
@@ -104,9 +107,9 @@ impl Drop for Draft {
 }
 
 /// Copies what stays; `false` when the file is not the one that was scanned.
-fn copy(from: &File, scanned: &Scanned, plan: &Plan, to: &File) -> io::Result<bool> {
-    let mut source = from;
-    source.seek(SeekFrom::Start(0))?;
+fn copy(from: &Opened, scanned: &Scanned, plan: &Plan, to: &File) -> io::Result<bool> {
+    (&from.file).seek(SeekFrom::Start(0))?;
+    let source = from.doing.reading(&from.file);
     let mut old = Old { reader: BufReader::with_capacity(BUFFER, source), hash: Sha256::new() };
     let mut new = BufWriter::with_capacity(BUFFER, to);
     for piece in plan.pieces(scanned.bytes) {
@@ -126,7 +129,7 @@ fn copy(from: &File, scanned: &Scanned, plan: &Plan, to: &File) -> io::Result<bo
 
 /// The old file on its way through.
 struct Old<'a> {
-    reader: BufReader<&'a File>,
+    reader: BufReader<Reading<'a, &'a File>>,
     hash: Sha256,
 }
 

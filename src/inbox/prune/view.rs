@@ -15,6 +15,7 @@ use super::judge::{Judge, Standing};
 use crate::clock::unix_ns;
 use crate::inbox::array::{Item, Limits, ScanErrorKind, Scanned, scan};
 use crate::inbox::open::{Fingerprint, OpenError, Writers, open_regular};
+use crate::inbox::source::Doing;
 use crate::inbox::stretch::Stretch;
 
 /// Where nobody can be asked about writers, a file counts as settled when it is that old, in nanoseconds.
@@ -30,6 +31,7 @@ pub(super) struct Opened {
     pub(super) file: File,
     pub(super) print: Fingerprint,
     probe: Probe,
+    pub(super) doing: Doing,
 }
 
 /// Why a view cannot be trusted.
@@ -44,9 +46,9 @@ pub(super) enum Unsettled {
 }
 
 impl Opened {
-    pub(super) fn open(path: &Path, max_bytes: u64, probe: Probe) -> Result<Self, OpenError> {
+    pub(super) fn open(path: &Path, max_bytes: u64, probe: Probe, doing: &Doing) -> Result<Self, OpenError> {
         let (file, print) = open_regular(path, max_bytes)?;
-        Ok(Self { file, print, probe })
+        Ok(Self { file, print, probe, doing: doing.clone() })
     }
 
     /// Whether nobody writes and nobody has written since the file was opened.
@@ -121,7 +123,7 @@ pub(super) fn read(
     let mut batch = Batch { opened, rescue: manner != Manner::Ingest, raws: Vec::new(), bytes: 0, given: 0 };
     let mut failed = None;
     let mut bad = None;
-    let result = scan(&opened.file, Limits::default(), |item| {
+    let result = scan(opened.doing.reading(&opened.file), Limits::default(), |item| {
         if let Err(what) = check(opened, &item, judge, manner) {
             bad.get_or_insert_with(|| format!("{what} (line {}, column {})", item.line, item.column));
             return if manner == Manner::Salvage {
@@ -172,7 +174,8 @@ fn check(
     let valid = match item.overlong {
         None => serde_json::from_slice::<&RawValue>(item.text).is_ok(),
         Some(_) => {
-            let text = BufReader::new(Stretch::new(&opened.file, item.range.clone()));
+            let stretch = Stretch::new(&opened.file, item.range.clone());
+            let text = BufReader::new(opened.doing.reading(stretch));
             serde_json::from_reader::<_, IgnoredAny>(text).is_ok()
         }
     };
