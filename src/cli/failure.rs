@@ -85,7 +85,7 @@ pub(super) fn exit_code(err: &anyhow::Error) -> u8 {
     match (find(err), find(err)) {
         (Some(LockError::Held { .. }), _) | (_, Some(LedgerError::Fenced { .. })) => HELD,
         (_, Some(LedgerError::Storage(_) | LedgerError::Moved(_))) => STORAGE,
-        (_, Some(err)) if err.is_unknown() => STORAGE,
+        (_, Some(err)) if err.is_unknown() || err.is_read_only() => STORAGE,
         _ => FAILED,
     }
 }
@@ -99,8 +99,9 @@ fn hint(err: &anyhow::Error) -> Option<String> {
         "`stallproof init --dir DIR` creates and fills a working directory"
     } else if find(err).is_some_and(LedgerError::is_busy) {
         "another process is in the middle of a change, or was frozen in one; nothing was changed here, so try again"
-    } else if find(err).is_some_and(LedgerError::is_unknown) {
-        "`.stallproof/ledger.db` must be a file that this user may read and write, on a disk that works and has room"
+    } else if find(err).is_some_and(|err: &LedgerError| err.is_unknown() || err.is_read_only()) {
+        "`.stallproof/ledger.db` must be a file that this user may read and write, its folder as well, on a disk that works \
+         and has room"
     } else if matches!(find(err), Some(LedgerError::Missing(_))) {
         "`--dir DIR` or STALLPROOF_DIR names another directory"
     } else if find::<ConfigError>(err).is_some() {

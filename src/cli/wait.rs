@@ -12,7 +12,7 @@ use clap::Args as ClapArgs;
 use serde::Serialize;
 
 use super::context::{Context, has_worker};
-use super::failure::Refused;
+use super::failure::{self, Refused};
 use super::job_ref::{self, JobRefError};
 use super::output::Out;
 use super::progress_bar::Bar;
@@ -71,6 +71,9 @@ pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Resu
         let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
         if over || late {
             bar.finish();
+            if over {
+                check_that_it_waited(args, reader.as_ref(), worked)?;
+            }
             return tell(args, Waited { done: over, counts, unread }, context, out);
         }
         if !worked {
@@ -83,6 +86,20 @@ pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Resu
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// There may have been nothing to wait for: a run that nobody knows, or queue files that nobody reads.
+fn check_that_it_waited(args: &Args, reader: Option<&Reader>, worked: bool) -> anyhow::Result<()> {
+    if let Some(run) = &args.run {
+        let known = reader.map(|reader| reader.run(run, Millis::now())).transpose()?.flatten();
+        if known.is_none() {
+            return Err(Refused::new(format!("no job belongs to the run `{run}`")).into());
+        }
+    }
+    if args.id.is_empty() && !worked {
+        failure::advise("no worker holds the directory, so nothing was read from the queue files");
+    }
+    Ok(())
 }
 
 fn wanted(reader: &Reader, args: &Args) -> anyhow::Result<Counts> {

@@ -1,5 +1,6 @@
 //! What can go wrong with the ledger, split by what the caller has to do.
 
+use std::io;
 use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
@@ -10,6 +11,15 @@ pub enum LedgerError {
     /// There is none yet.
     #[error("no ledger at `{0}`; start `stallproof worker` or `stallproof add` in this directory first")]
     Missing(PathBuf),
+    /// Nobody can say whether there is one.
+    #[error("cannot look at `{path}`; its folder must be readable by this user")]
+    Hidden {
+        /// The ledger.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// Written by a later version of the program.
     #[error("`{path}` has schema version {found}, this program knows {known}; use the newer stallproof")]
     Newer {
@@ -78,6 +88,12 @@ impl LedgerError {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         matches!(self, Self::Sqlite(err) if err.sqlite_error_code() == Some(ErrorCode::DatabaseBusy))
+    }
+
+    /// Whether the ledger, or its folder, may not be written.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::Sqlite(err) if err.sqlite_error_code() == Some(ErrorCode::ReadOnly))
     }
 
     /// Whether waiting may mend it: no room, or another process is writing.

@@ -115,8 +115,10 @@ fn uri(path: &Path, mode: &str) -> String {
 
 /// Opens the ledger at `path` by `name`, which is its path or a URI of it.
 fn read_as(path: &Path, name: &std::ffi::OsStr) -> Result<Connection, LedgerError> {
-    if !path.exists() {
-        return Err(LedgerError::Missing(path.to_owned()));
+    match path.try_exists() {
+        Ok(true) => {}
+        Ok(false) => return Err(LedgerError::Missing(path.to_owned())),
+        Err(source) => return Err(LedgerError::Hidden { path: path.to_owned(), source }),
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
         | OpenFlags::SQLITE_OPEN_NO_MUTEX

@@ -1,13 +1,15 @@
 //! A ledger that is damaged or gone: every program says so by name and with what to do, and writes nothing to it.
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 
 use serde_json::json;
 
 use crate::support::bed::Bed;
 use crate::support::monitor;
+use crate::support::rights::{Right, may};
 use crate::support::wait::wait_for;
 
 const PAGE: u64 = 4096;
@@ -35,8 +37,13 @@ fn bed() -> Bed {
     let worker = bed.start(&[]);
     wait_for("the first job", || (bed.state("a")? == "completed").then_some(()));
     wait_for("the second job", || bed.state("b"));
-    bed.ok(&["drain"]);
+    worker.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(worker.wait(), Some(0));
+    // What is put over the ledger would be undone by what a WAL holds; the last to close it leaves none.
+    let conn = rusqlite::Connection::open(ledger(&bed)).unwrap();
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    drop(conn);
+    assert!(!bed.join(".stallproof/ledger.db-wal").exists());
     bed
 }
 
@@ -112,5 +119,52 @@ fn a_ledger_that_is_gone_although_jobs_have_run_is_told_of() {
         let worker = bed.start(&[]);
         wait_for("the warning", || log(&bed).contains(told).then_some(()));
         drop(worker);
+    }
+}
+
+/// Somebody who belongs to no group of ours.
+const OTHER: u32 = 65_534;
+
+#[test]
+fn a_ledger_that_this_user_may_not_see_or_write_is_not_taken_for_none() {
+    if !may(&[Right::User]) {
+        return;
+    }
+    let bed = bed();
+    let mode =
+        |path: PathBuf, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    mode(bed.path().to_owned(), 0o755);
+    mode(bed.join("stallproof.toml"), 0o644);
+    let as_other = |args: &[&str]| {
+        let output = bed.command(args).uid(OTHER).gid(OTHER).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for args in [&["list"][..], &["list", "--json"], &["show", "a"], &["status"]] {
+        let (code, said) = as_other(args);
+        assert_eq!(code, Some(1), "{args:?}: {said}");
+        let is_told = said.contains("cannot look at `") && said.contains("must be readable by this user");
+        assert!(is_told, "{args:?}: {said}");
+    }
+    let output = monitor::command(&bed, &["--diagnose", "--json"]).uid(OTHER).gid(OTHER).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for check in ["ledger", "queue"] {
+        let checks = report["checks"].as_array().unwrap();
+        let found = checks.iter().find(|found| found["check"] == check).unwrap();
+        assert_eq!(found["status"], "unknown", "{found:#}");
+    }
+
+    // Seen, but not to be written.
+    for path in [".stallproof", ".stallproof/ledger.db"] {
+        chown(bed.join(path), Some(OTHER), None).unwrap();
+    }
+    mode(ledger(&bed), 0o400);
+    mode(bed.join(".stallproof"), 0o500);
+    for args in [&["cancel", "b"][..], &["list"]] {
+        let (code, said) = as_other(args);
+        assert_eq!(code, Some(74), "{args:?}: {said}");
+        assert!(
+            said.contains("ledger.db` must be a file that this user may read and write"),
+            "{args:?}: {said}"
+        );
     }
 }

@@ -81,3 +81,19 @@ fn the_status_file_tells_what_is_read() {
     assert_eq!(bed.status()["sources"].as_object().unwrap().len(), 3, "qa, ideas and drop");
     drop(worker);
 }
+
+#[test]
+fn who_waits_for_what_nobody_knows_or_reads_is_told() {
+    let bed = Bed::with_config(COMMANDS);
+    bed.put("ideas_log.json", json!([{"id": "a", "run_id": "r", "command": ["true"]}]).to_string());
+    let unread = bed.run(&["wait"]);
+    let said = String::from_utf8(unread.stderr).unwrap();
+    assert_eq!(unread.status.code(), Some(0));
+    assert!(said.contains("nothing was read from the queue files"), "{said}");
+    let _worker = bed.start(&[]);
+    let run = bed.run(&["wait", "--run", "r"]);
+    assert_eq!((run.status.code(), run.stderr.as_slice()), (Some(0), &b""[..]));
+    let slip = bed.run(&["wait", "--run", "rr"]);
+    assert_eq!(slip.status.code(), Some(1));
+    assert_eq!(String::from_utf8(slip.stderr).unwrap(), "error: no job belongs to the run `rr`\n");
+}
