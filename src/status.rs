@@ -9,7 +9,7 @@ mod file;
 mod progress;
 pub mod scribe;
 
-pub use file::{HoldStatus, SlotStatus, StatusError, StatusFile, StatusWriter, WorkerState};
+pub use file::{HoldStatus, SlotStatus, SourceStatus, StatusError, StatusFile, StatusWriter, WorkerState};
 pub use progress::{Part, PartStatus, Progress};
 
 use std::time::Duration;

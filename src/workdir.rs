@@ -161,6 +161,12 @@ impl Workdir {
         self.state().join("jobs")
     }
 
+    /// Whether an attempt has left its folder: then there was a ledger that knew of it.
+    #[must_use]
+    pub fn has_attempts(&self) -> bool {
+        std::fs::read_dir(self.jobs()).is_ok_and(|mut jobs| jobs.next().is_some())
+    }
+
     /// The folder of one attempt: logs and exit record.
     #[must_use]
     pub fn attempt(&self, job_key: &str, number: u32) -> PathBuf {

@@ -67,6 +67,8 @@ pub struct Options {
 const RUNTIME_THREADS: usize = 1;
 /// Threads for blocking calls. Each source has at most one in flight, so one that hangs costs one.
 const BLOCKING_THREADS: usize = 64;
+/// Of the first worker that a ledger has.
+const FIRST_EPOCH: i64 = 1;
 /// How long the last call into the ledger may take at the end.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// The scheduler turns at least twice a second.
@@ -285,6 +287,7 @@ impl Worker {
             problems: self.problems.clone(),
         };
         self.sources = inbox::spawn(context, &mut self.parts, self.stop.subscribe());
+        self.heartbeat.tells_of(self.sources.clone());
         self.parts.spawn(runs::follow(self.ledger.clone(), self.sources.clone()));
     }
 
@@ -389,8 +392,18 @@ async fn open_ledger(
     config: &Config,
     part: Part,
 ) -> anyhow::Result<(Ledger, JoinHandle<()>)> {
-    let path = workdir.ledger();
-    let (ledger, thread) = tokio::task::spawn_blocking(move || Ledger::open(&path, part)).await??;
+    let place = workdir.clone();
+    let opened = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+        let (ledger, thread) = Ledger::open(&place.ledger(), part)?;
+        if ledger.epoch() == FIRST_EPOCH && place.has_attempts() {
+            tracing::warn!(
+                "the ledger is new, although jobs have run here: the old one was removed or emptied, and what stood only \
+                 in it is not known any more; to put it back, stop this worker first"
+            );
+        }
+        Ok((ledger, thread))
+    });
+    let (ledger, thread) = opened.await??;
     let by_source = config.sources.iter().map(|(name, source)| (name.clone(), source.handler.clone()));
     ledger.assign_handlers(by_source.collect(), config.worker.handler.clone()).await?;
     Ok((ledger, thread))

@@ -62,9 +62,19 @@ fn render(told: &Told, style: Style) -> String {
         text += &format!("  {} {}\n", style.paint(Colour::Dim, "caused by:"), escape_lines(cause));
     }
     if let Some(hint) = &told.hint {
-        text += &format!("{} {}\n", style.paint(Colour::Active, "hint:"), escape_lines(hint));
+        text += &advice(hint, style);
     }
     text
+}
+
+/// A line of advice beside what a command printed, on standard error.
+pub(super) fn advise(hint: &str) {
+    // Nobody is left to tell when standard error is closed.
+    let _ = std::io::stderr().lock().write_all(advice(hint, Style::stderr()).as_bytes());
+}
+
+fn advice(hint: &str, style: Style) -> String {
+    format!("{} {}\n", style.paint(Colour::Active, "hint:"), escape_lines(hint))
 }
 
 /// 3 when another worker holds the directory, 70 after a panic, 74 when the ledger cannot be written, else 1.
@@ -75,7 +85,7 @@ pub(super) fn exit_code(err: &anyhow::Error) -> u8 {
     match (find(err), find(err)) {
         (Some(LockError::Held { .. }), _) | (_, Some(LedgerError::Fenced { .. })) => HELD,
         (_, Some(LedgerError::Storage(_) | LedgerError::Moved(_))) => STORAGE,
-        (_, Some(err)) if err.is_unknown() => STORAGE,
+        (_, Some(err)) if err.is_unknown() || err.is_read_only() => STORAGE,
         _ => FAILED,
     }
 }
@@ -89,6 +99,9 @@ fn hint(err: &anyhow::Error) -> Option<String> {
         "`stallproof init --dir DIR` creates and fills a working directory"
     } else if find(err).is_some_and(LedgerError::is_busy) {
         "another process is in the middle of a change, or was frozen in one; nothing was changed here, so try again"
+    } else if find(err).is_some_and(|err: &LedgerError| err.is_unknown() || err.is_read_only()) {
+        "`.stallproof/ledger.db` must be a file that this user may read and write, its folder as well, on a disk that works \
+         and has room"
     } else if matches!(find(err), Some(LedgerError::Missing(_))) {
         "`--dir DIR` or STALLPROOF_DIR names another directory"
     } else if find::<ConfigError>(err).is_some() {

@@ -5,12 +5,14 @@ use std::io::{self, Write as _};
 use clap::Args as ClapArgs;
 
 use super::context::Context;
+use super::failure;
 use super::job_ref::{SHORT_ID, short};
+use super::known::Known;
 use super::output::Out;
 use super::when;
 use crate::clock::Millis;
 use crate::exit_code::DONE;
-use crate::job::State;
+use crate::job::{HoldKind, State};
 use crate::ledger::{JobFilter, JobRow, Reader};
 use crate::terminal::{self, Colour, escape, fit};
 
@@ -46,15 +48,27 @@ impl Args {
 
 pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Result<u8> {
     let (workdir, reader) = context.reader()?;
-    match (context.json, reader) {
+    match (context.json, &reader) {
         (true, reader) => print_json(reader.as_ref(), &args.filter(args.limit), out)?,
         (false, Some(reader)) => {
             let shown = if args.all { None } else { Some(args.limit.unwrap_or(NEWEST)) };
-            print_table(&args.filter(None), shown, &reader, out)?;
+            print_table(&args.filter(None), shown, reader, out)?;
         }
         (false, None) => writeln!(out, "no jobs yet in {}", escape(&workdir.root().to_string_lossy()))?,
     }
+    if let (Some(source), Some(reader)) = (&args.source, &reader)
+        && let Some(hint) = hint(source, reader, context)
+    {
+        out.flush()?;
+        failure::advise(&hint);
+    }
     Ok(DONE)
+}
+
+/// What to say of a source that there is not; a configuration that cannot be read has commands of its own to say so.
+fn hint(source: &str, reader: &Reader, context: &Context) -> Option<String> {
+    let (_, config) = context.config().ok()?;
+    Known::of(&config, reader).ok()?.hint(HoldKind::Source, source)
 }
 
 fn print_json(reader: Option<&Reader>, filter: &JobFilter, out: &mut Out) -> anyhow::Result<()> {

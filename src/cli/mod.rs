@@ -18,6 +18,7 @@ mod failure;
 mod handle;
 mod init;
 mod job_ref;
+mod known;
 mod list;
 mod log;
 mod man;

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::context::{Context, has_worker};
-use super::failure::Refused;
+use super::failure::{self, Refused};
 use super::output::Out;
 use crate::clock::Millis;
 use crate::exit_code::{DONE, FAILED};
@@ -77,6 +77,18 @@ struct Told {
     result: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     needs_handover: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+/// One of several things to ask for.
+#[derive(Debug)]
+pub(super) struct Wish {
+    pub(super) order: Order,
+    /// Shown before its result.
+    pub(super) name: String,
+    /// What a person should know about it.
+    pub(super) hint: Option<String>,
 }
 
 /// Asks for one thing, waits if that is wanted, and prints what came of it.
@@ -90,21 +102,25 @@ pub(super) fn run(order: Order, waiting: &Waiting, context: &Context, out: &mut 
     Ok(if told.ok { DONE } else { FAILED })
 }
 
-/// As [`run`], for several things, with a word for each that is shown before its result.
+/// As [`run`], for several things.
 pub(super) fn run_all(
-    orders: Vec<(String, Order)>,
+    wishes: Vec<Wish>,
     waiting: &Waiting,
     context: &Context,
     out: &mut Out,
 ) -> anyhow::Result<u8> {
-    let (names, orders): (Vec<String>, Vec<Order>) = orders.into_iter().unzip();
-    let told = ask(orders, waiting, context)?;
+    let mut told = ask(wishes.iter().map(|wish| wish.order.clone()).collect(), waiting, context)?;
+    for (told, wish) in told.iter_mut().zip(&wishes) {
+        told.hint.clone_from(&wish.hint);
+    }
     if context.json {
         out.json(&told)?;
     } else {
-        for (name, told) in names.iter().zip(&told) {
-            told.print(name, out)?;
+        for (told, wish) in told.iter().zip(&wishes) {
+            told.print(&wish.name, out)?;
         }
+        out.flush()?;
+        wishes.iter().filter_map(|wish| wish.hint.as_deref()).for_each(failure::advise);
     }
     Ok(if told.iter().all(|told| told.ok) { DONE } else { FAILED })
 }
@@ -130,7 +146,16 @@ fn ask(orders: Vec<Order>, waiting: &Waiting, context: &Context) -> anyhow::Resu
             ..Effect::refused(if waiting.no_wait { ASKED } else { NOT_YET })
         };
         let Effect { ok, result, needs_handover, .. } = effect.unwrap_or_else(open);
-        Told { event, verb: order.verb(), argument: order.argument(), applied, ok, result, needs_handover }
+        Told {
+            event,
+            verb: order.verb(),
+            argument: order.argument(),
+            applied,
+            ok,
+            result,
+            needs_handover,
+            hint: None,
+        }
     };
     Ok(orders.iter().zip(answers).map(told).collect())
 }

@@ -3,10 +3,11 @@
 use clap::Args as ClapArgs;
 
 use super::context::Context;
-use super::order::{self, Waiting};
+use super::known::Known;
+use super::order::{self, Waiting, Wish};
 use super::output::Out;
 use crate::job::HoldKind;
-use crate::ledger::{Order, Target};
+use crate::ledger::{Hold, Order, Target};
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
@@ -24,16 +25,38 @@ pub(super) struct Args {
 }
 
 pub(super) fn pause(args: &Args, context: &Context, out: &mut Out) -> anyhow::Result<u8> {
-    run(args, Order::Pause, context, out)
+    let known = known(context);
+    let wish = |target: Target| Wish {
+        hint: known.as_ref().and_then(|(known, _)| known.hint(target.kind, &target.name)),
+        name: name(target.kind, &target.name),
+        order: Order::Pause(target),
+    };
+    order::run_all(args.targets().into_iter().map(wish).collect(), &args.waiting, context, out)
 }
 
 pub(super) fn resume(args: &Args, context: &Context, out: &mut Out) -> anyhow::Result<u8> {
-    run(args, Order::Resume, context, out)
+    let known = known(context);
+    let hint = |target: &Target| {
+        let (known, holds) = known.as_ref()?;
+        let is_held = holds.iter().any(|hold| (hold.kind, &hold.name) == (target.kind, &target.name));
+        known.hint(target.kind, &target.name).filter(|_| !is_held)
+    };
+    let wish = |target: Target| Wish {
+        hint: hint(&target),
+        name: name(target.kind, &target.name),
+        order: Order::Resume(target),
+    };
+    order::run_all(args.targets().into_iter().map(wish).collect(), &args.waiting, context, out)
 }
 
-fn run(args: &Args, order: fn(Target) -> Order, context: &Context, out: &mut Out) -> anyhow::Result<u8> {
-    let orders = args.targets().into_iter().map(|target| (name(target.kind, &target.name), order(target)));
-    order::run_all(orders.collect(), &args.waiting, context, out)
+/// The names there are, and what is held; `None` where that cannot be told, which keeps nobody from pausing.
+fn known(context: &Context) -> Option<(Known, Vec<Hold>)> {
+    let (workdir, config) = context.config().ok()?;
+    // In a folder that is not ours the command is refused; until then it must not even be looked at.
+    workdir.require_private_state().ok()?;
+    let (_, reader) = context.reader().ok()?;
+    let reader = reader?;
+    Some((Known::of(&config, &reader).ok()?, reader.holds().ok()?))
 }
 
 impl Args {

@@ -53,6 +53,13 @@ impl Bar {
         self.bar.set_message(words.join(", "));
     }
 
+    /// Shows what is waited for beside jobs.
+    pub fn say(&self, what: Option<&impl std::fmt::Display>) {
+        if let Some(what) = what {
+            self.bar.set_message(what.to_string());
+        }
+    }
+
     /// Leaves the last state on the screen.
     pub fn finish(&self) {
         self.bar.finish();

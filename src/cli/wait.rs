@@ -1,9 +1,10 @@
 //! `stallproof wait`: waits until jobs are over.
 //!
 //! Without ids it waits for everything: the sources must have been read since the command began, so that an entry that
-//! was written just before counts, and no job may be open.
+//! was written just before counts, and no job may be open. A file that is half-written is waited for, one that is damaged
+//! is not: the same that keeps a worker from ending that was asked to end when nothing is left to do.
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
@@ -11,22 +12,22 @@ use clap::Args as ClapArgs;
 use serde::Serialize;
 
 use super::context::{Context, has_worker};
-use super::failure::Refused;
+use super::failure::{self, Refused};
 use super::job_ref::{self, JobRefError};
 use super::output::Out;
 use super::progress_bar::Bar;
+use super::status::verdict::shares_our_clock;
+use crate::clock::{Millis, monotonic_ms};
 use crate::duration::parse_duration;
 use crate::exit_code::{DONE, FAILED};
-use crate::inbox::poller::BUSY;
 use crate::job::State;
 use crate::ledger::{Counts, Reader};
-use crate::status::{PartStatus, StatusFile};
+use crate::status::{SourceStatus, StatusFile};
+use crate::terminal;
 use crate::workdir::Workdir;
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Rounds a poller must complete, so that one of them began after this command.
-const ROUNDS: u64 = 2;
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
@@ -45,25 +46,35 @@ pub(super) struct Args {
 struct Waited {
     done: bool,
     counts: Counts,
+    /// What else is waited for, when no job is open.
+    unread: Vec<Unread>,
 }
 
 pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Result<u8> {
     let workdir = context.workdir()?;
     let deadline = args.timeout.map(|limit| Instant::now() + limit);
-    let pollers = Pollers::now(&workdir);
+    let began = Began::now();
     let mut bar = Bar::new();
     loop {
         let worked = has_worker(&workdir);
-        // Before the counts: what these rounds have recorded is in them.
-        let seen = !args.id.is_empty() || !worked || pollers.have_turned(&workdir);
+        let needs_sources = args.id.is_empty() && worked;
+        // Before the counts: what these looks have recorded is in them.
+        let unread = if needs_sources { began.unread(&workdir) } else { Some(Vec::new()) };
         let reader = context.reader()?.1;
         let counts = reader.as_ref().map(|reader| wanted(reader, args)).transpose()?.unwrap_or_default();
         bar.draw(&counts);
-        let over = counts.open() == 0 && seen;
+        let over = counts.open() == 0 && unread.as_ref().is_some_and(Vec::is_empty);
+        let unread = unread.unwrap_or_default();
+        if counts.open() == 0 {
+            bar.say(unread.first());
+        }
         let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
         if over || late {
             bar.finish();
-            return tell(args, counts, over, context, out);
+            if over {
+                check_that_it_waited(args, reader.as_ref(), worked)?;
+            }
+            return tell(args, Waited { done: over, counts, unread }, context, out);
         }
         if !worked {
             bar.finish();
@@ -75,6 +86,20 @@ pub(super) fn run(args: &Args, context: &Context, out: &mut Out) -> anyhow::Resu
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// There may have been nothing to wait for: a run that nobody knows, or queue files that nobody reads.
+fn check_that_it_waited(args: &Args, reader: Option<&Reader>, worked: bool) -> anyhow::Result<()> {
+    if let Some(run) = &args.run {
+        let known = reader.map(|reader| reader.run(run, Millis::now())).transpose()?.flatten();
+        if known.is_none() {
+            return Err(Refused::new(format!("no job belongs to the run `{run}`")).into());
+        }
+    }
+    if args.id.is_empty() && !worked {
+        failure::advise("no worker holds the directory, so nothing was read from the queue files");
+    }
+    Ok(())
 }
 
 fn wanted(reader: &Reader, args: &Args) -> anyhow::Result<Counts> {
@@ -96,46 +121,60 @@ fn wanted(reader: &Reader, args: &Args) -> anyhow::Result<Counts> {
 }
 
 /// Jobs that were named must have completed; otherwise it is enough that all are over.
-fn tell(args: &Args, counts: Counts, over: bool, context: &Context, out: &mut Out) -> anyhow::Result<u8> {
+fn tell(args: &Args, waited: Waited, context: &Context, out: &mut Out) -> anyhow::Result<u8> {
+    let Waited { done, counts, unread } = &waited;
     let ended = counts.ended();
-    let good = over && (args.id.is_empty() || counts.of(State::Completed) == ended);
+    let good = *done && (args.id.is_empty() || counts.of(State::Completed) == ended);
     if context.json {
-        out.json(&Waited { done: over, counts })?;
-    } else if over {
+        out.json(&waited)?;
+    } else if *done {
         writeln!(out, "{ended} jobs are over, {} of them completed", counts.of(State::Completed))?;
     } else {
         writeln!(out, "{} jobs are still open", counts.open())?;
+        for source in unread {
+            writeln!(out, "{source}")?;
+        }
     }
     Ok(if good { DONE } else { FAILED })
 }
 
-/// The rounds of every poller when the command began.
-struct Pollers(BTreeMap<String, Turns>);
-
-/// How often a poller has turned.
-struct Turns {
-    rounds: u64,
-    /// In the middle of a round that takes long its counter shows signs of life, which are no rounds.
-    is_busy: bool,
+/// A source that has not been read since the command began.
+#[derive(Serialize)]
+struct Unread {
+    source: String,
+    /// What it waits for, where it says so.
+    note: Option<String>,
 }
 
-impl Pollers {
-    fn now(workdir: &Workdir) -> Self {
-        // No status file, or none that can be read: nothing is known to have turned, so nothing is waited for twice.
-        let status = StatusFile::read(&workdir.status_file()).ok().flatten();
-        let parts = status.map(|status| status.progress).unwrap_or_default();
-        let pollers = parts.into_iter().filter(|(name, _)| name.starts_with("poller "));
-        let turns = |part: PartStatus| Turns { rounds: part.counter, is_busy: part.phase.starts_with(BUSY) };
-        Self(pollers.map(|(name, part)| (name, turns(part))).collect())
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "source `{}` is not read", terminal::escape(&self.source))?;
+        self.note.iter().try_for_each(|note| write!(f, ": {}", terminal::escape(note)))
+    }
+}
+
+/// When the command began, by both clocks.
+struct Began {
+    ms: u64,
+    wall: Millis,
+}
+
+impl Began {
+    fn now() -> Self {
+        Self { ms: monotonic_ms(), wall: Millis::now() }
     }
 
-    fn have_turned(&self, workdir: &Workdir) -> bool {
-        let now = Self::now(workdir).0;
-        !now.is_empty()
-            && now.iter().all(|(name, Turns { rounds, is_busy })| {
-                let has_turned =
-                    |before: &Turns| *rounds < before.rounds || *rounds >= before.rounds + ROUNDS;
-                !is_busy && self.0.get(name).is_none_or(has_turned)
-            })
+    /// The sources whose input is not known to have been read since; `None` while the worker tells of none at all.
+    fn unread(&self, workdir: &Workdir) -> Option<Vec<Unread>> {
+        // A file that is missing, damaged or of an earlier worker tells nothing of this one; it will be replaced.
+        let status = StatusFile::read(&workdir.status_file()).ok().flatten()?;
+        let is_ours = shares_our_clock(&status);
+        let is_seen = |source: &SourceStatus| match (source.last_look_monotonic_ms, source.last_look) {
+            (Some(look), _) if is_ours => look >= self.ms,
+            (_, look) => look.is_some_and(|look| look >= self.wall.as_unix_seconds()),
+        };
+        let unread = status.sources.iter().filter(|(_, source)| !(source.read && is_seen(source)));
+        let named = unread.map(|(name, source)| Unread { source: name.clone(), note: source.note.clone() });
+        (!status.sources.is_empty()).then(|| named.collect())
     }
 }

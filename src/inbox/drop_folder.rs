@@ -8,7 +8,9 @@
 mod contents;
 mod moves;
 mod names;
+mod record;
 mod refused;
+mod stuck;
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -21,6 +23,7 @@ use self::contents::Contents;
 use self::moves::{Claim, Moves};
 use self::names::{Names, Next};
 use self::refused::Refused;
+use self::stuck::Stuck;
 use super::intake::{BATCH_BYTES, BATCH_ENTRIES, Intake, is_passing};
 use super::lookout::Rest;
 use super::open::{Fingerprint, OpenError, Writers, open_regular, writers};
@@ -28,7 +31,7 @@ use super::problem::{Desk, Problem, ProblemKind};
 use super::source::{Doing, Round, Source};
 use crate::clock::Millis;
 use crate::job::{Seq, Submission};
-use crate::ledger::{IngestKind, Ingested, LedgerError};
+use crate::ledger::LedgerError;
 use crate::terminal;
 
 /// A larger file is refused.
@@ -56,7 +59,7 @@ pub struct DropFolder {
     label: String,
     doing: Doing,
     names: Names,
-    /// Claimed files that are not settled: left by a kill, or kept because something failed.
+    /// Claimed files that are not settled: left by a kill, still written to, or kept because the ledger failed.
     limbo: Vec<OsString>,
     prepared: bool,
     face: Option<Fingerprint>,
@@ -65,8 +68,10 @@ pub struct DropFolder {
     more: bool,
     /// Why the folder cannot be used.
     trouble: Option<String>,
-    /// Why a claimed file cannot leave the limbo.
-    stuck: Option<String>,
+    /// What was logged of that last, until it can be used again.
+    told: Option<String>,
+    /// Claimed files that cannot leave the limbo.
+    stuck: Stuck,
     half_copied: Duration,
     refused: Refused,
     desk: Desk,
@@ -101,7 +106,8 @@ impl DropFolder {
             next_limbo: Instant::now(),
             more: false,
             trouble: None,
-            stuck: None,
+            told: None,
+            stuck: Stuck::new(path),
             half_copied: HALF_COPIED,
             refused: Refused::new(path),
             desk: Desk::default(),
@@ -117,13 +123,16 @@ impl DropFolder {
 
     fn publish(&mut self, now: Instant) {
         let fix = "Put a regular file that can be read in its place, or take it away";
-        let whole = self.trouble.iter().chain(&self.stuck);
+        let whole = self.trouble.iter();
         let mut problems: Vec<Problem> =
             whole.map(|what| Problem::of_file(ProblemKind::DamagedFile, what.clone(), fix)).collect();
-        problems.extend(self.names.each_problem().map(|(name, what)| Problem {
+        let of_one = |(name, what): (&OsStr, &str), fix: &str| Problem {
             file: format!("{}/{}", self.desk.file(), name.to_string_lossy()),
             ..Problem::of_file(ProblemKind::DamagedFile, what.to_owned(), fix)
-        }));
+        };
+        let fix_of_stuck = "See that `rejected` is a folder, no link, that the worker's user may write to";
+        problems.extend(self.names.each_problem().map(|one| of_one(one, fix)));
+        problems.extend(self.stuck.each().map(|one| of_one(one, fix_of_stuck)));
         let changed = self.refused.look(&self.intake, &self.doing, now);
         if changed || self.published.as_ref() != Some(&problems) {
             self.desk.publish(problems.iter().cloned().chain(self.refused.problems(self.desk.file())));
@@ -143,24 +152,41 @@ impl DropFolder {
         if !self.prepared
             && let Err(err) = self.prepare()
         {
-            self.trouble = Some(format!("`{}` cannot be used: {err}", self.label));
+            self.in_trouble(format!("`{}` cannot be used: {err}", self.label));
             return Ok(());
         }
         if !self.limbo.is_empty() && now >= self.next_limbo {
             self.next_limbo = now + LIST_PROBLEMS;
-            self.stuck = None;
             let held = std::mem::take(&mut self.limbo);
             self.settle(held)?;
         }
+        if let Some(stuck) = self.stuck.due(now) {
+            let settled = self.settle(stuck);
+            // What waited for one of them can be claimed now.
+            self.stuck.tried(now).iter().for_each(|name| self.names.forget(name));
+            settled?;
+        }
         match self.list_if_due(now) {
-            Ok(Some(candidates)) => self.take(candidates, now),
+            Ok(Some(candidates)) => {
+                self.told = None;
+                self.take(candidates, now)
+            }
             Ok(None) => Ok(()),
             Err(err) => {
-                self.trouble = Some(format!("`{}` cannot be listed: {err}", self.label));
+                self.in_trouble(format!("`{}` cannot be listed: {err}", self.label));
                 self.next_list = now + LIST_PROBLEMS;
                 Ok(())
             }
         }
+    }
+
+    /// The folder cannot be used; logged once.
+    fn in_trouble(&mut self, what: String) {
+        if self.told.as_ref() != Some(&what) {
+            tracing::warn!(source = self.intake.source(), what, "drop folder cannot be used");
+            self.told = Some(what.clone());
+        }
+        self.trouble = Some(what);
     }
 
     /// The names to look at, when it is time to look.
@@ -269,6 +295,10 @@ impl DropFolder {
                     claimed.push(name);
                 }
                 Ok(Claim::Gone) => self.names.forget(&name),
+                Ok(Claim::Later) if self.stuck.has(&name) => {
+                    let what = format!("{} cannot be claimed before an older one of its name", shown(&name));
+                    self.names.note(&name, Next::Problem(what));
+                }
                 Ok(Claim::Later) => self.names.note(&name, Next::Wait("an older one is not settled")),
                 Err(err) => {
                     let what = format!("{} cannot be claimed: {err}", shown(&name));
@@ -308,7 +338,13 @@ impl DropFolder {
             Ok((file, print)) => match writers(&file) {
                 Writers::Some => None,
                 Writers::Unknown if age(print) < AT_REST => None,
-                _ => read_all(&file).ok(),
+                _ => match read_all(&file) {
+                    Ok(text) => Some(text),
+                    Err(err) => {
+                        self.stuck(name, "was claimed and cannot be read", &err);
+                        return None;
+                    }
+                },
             },
             Err(OpenError::Missing { .. }) => return None,
             // Something else took its name between the look and the claim.
@@ -339,56 +375,11 @@ impl DropFolder {
         for claimed in batch {
             if claimed.flaws.is_empty() {
                 if let Err(err) = self.moves.discard(&claimed.name) {
-                    tracing::warn!(source = self.intake.source(), file = %shown(&claimed.name), %err,
-                        "a recorded file cannot be removed");
-                    self.limbo.push(claimed.name);
+                    self.stuck(&claimed.name, "is recorded and cannot be removed", &err);
                 }
             } else {
                 self.reject(&claimed.name, &claimed.flaws.join("\n"));
             }
-        }
-        Ok(())
-    }
-
-    fn ingest(&self, batch: &mut [Claimed], mut queue: Vec<(usize, Submission)>) -> Result<(), LedgerError> {
-        while !queue.is_empty() {
-            let rest = queue.split_off(queue.len().min(BATCH_ENTRIES));
-            let (owners, submissions): (Vec<usize>, Vec<Submission>) = queue.into_iter().unzip();
-            let answers = self.intake.record(submissions.clone())?;
-            self.doing.moved();
-            for ((owner, submission), answer) in owners.into_iter().zip(submissions).zip(answers) {
-                self.judge(&mut batch[owner], submission, answer)?;
-            }
-            queue = rest;
-        }
-        Ok(())
-    }
-
-    /// What the ledger's answer means for the file an entry came in.
-    fn judge(&self, file: &mut Claimed, submission: Submission, answer: Ingested) -> Result<(), LedgerError> {
-        let Ingested { seq, state, kind } = answer;
-        let is_repeated = !file.seen.insert(seq);
-        if let Submission::Rejected { reason, .. } = &submission {
-            // A bad entry changes no job, not even one with its id.
-            file.flaws.push(reason.clone());
-            return Ok(());
-        }
-        let IngestKind::Differs { started } = kind else {
-            if kind == IngestKind::Known && state.is_terminal() {
-                let job_id = terminal::escape(&submission.id().0).into_owned();
-                tracing::info!(source = self.intake.source(), job_id, %state, "dropped entry is known and not run again");
-            }
-            return Ok(());
-        };
-        let id = terminal::escape(&submission.id().0).into_owned();
-        if is_repeated {
-            file.flaws
-                .push(format!("id `{id}` is used twice with different content; the first entry stands"));
-        } else if started || !self.intake.replace(submission)? {
-            file.flaws.push(format!(
-                "id `{id}` belongs to a job that has started, or came from another source, and this entry differs \
-                 from it; give the entry another id to run it"
-            ));
         }
         Ok(())
     }
@@ -400,20 +391,33 @@ impl DropFolder {
                 let kept = terminal::escape(&path.to_string_lossy()).into_owned();
                 tracing::warn!(source = self.intake.source(), file, reason, kept, "dropped file is rejected");
             }
-            Err(err) => {
-                self.stuck = Some(format!("{file} is bad and cannot be moved to `rejected`: {err}"));
-                self.limbo.push(name.to_owned());
-            }
+            Err(err) => self.stuck(name, "is bad and cannot be moved to `rejected`", &err),
+        }
+    }
+
+    /// A claimed file cannot leave the limbo; logged once.
+    fn stuck(&mut self, name: &OsStr, why: &str, err: &io::Error) {
+        let what = format!("{} {why}: {err}", shown(name));
+        if self.stuck.put(name, what.clone()) {
+            tracing::warn!(source = self.intake.source(), what, "a claimed file is kept");
         }
     }
 
     fn report(&self) -> Round {
         let waiting = self.names.waiting();
         Round {
-            settled: self.prepared && !self.more && self.limbo.is_empty() && waiting.is_none(),
+            // What only its owner can mend is told, and is not waited for.
+            settled: !self.more
+                && self.limbo.is_empty()
+                && waiting.is_none()
+                && (self.prepared || self.trouble.is_some()),
             unpruned: false,
             note: waiting,
-            degraded: self.trouble.clone().or_else(|| self.stuck.clone()).or_else(|| self.names.problems()),
+            degraded: self
+                .trouble
+                .clone()
+                .or_else(|| self.stuck.in_words())
+                .or_else(|| self.names.problems()),
         }
     }
 }
@@ -437,7 +441,8 @@ impl Source for DropFolder {
         if !self.prepared || self.more || !self.limbo.is_empty() {
             return None;
         }
-        let until = self.next_list.min(self.refused.next_look());
+        let soonest = self.next_list.min(self.refused.next_look());
+        let until = self.stuck.retry().map_or(soonest, |retry| retry.min(soonest));
         Some(Rest { path: self.moves.folder().into(), print: self.face, until, news: None })
     }
 

@@ -20,6 +20,7 @@ use tokio::time::{MissedTickBehavior, timeout};
 
 use super::open::Fingerprint;
 use super::poller::Shell;
+use crate::clock::monotonic_ms;
 
 /// How long a call goes on looking, at most.
 const LONGEST: Duration = Duration::from_millis(500);
@@ -84,8 +85,14 @@ pub struct Lookout {
     late: Option<JoinHandle<Looked>>,
 }
 
-/// For each source that was looked at its place among all, and what was seen.
-type Looked = Vec<(usize, Seen)>;
+/// What a call came back with.
+#[derive(Debug)]
+struct Looked {
+    /// When its last look began, in monotonic milliseconds.
+    began_ms: u64,
+    /// For each source that was looked at its place among all, and what was seen.
+    seen: Vec<(usize, Seen)>,
+}
 
 impl Lookout {
     /// Of these sources, with this long from one beat to the next, until `stop` becomes true.
@@ -141,14 +148,14 @@ impl Lookout {
             return Ok(());
         };
         let looked = looked.context("a look at the sources panicked")?;
-        if looked.iter().any(|(_, seen)| *seen == Seen::Change) {
+        if looked.seen.iter().any(|(_, seen)| *seen == Seen::Change) {
             self.looks = 1;
         } else if everybody && interval * looks * 2 <= LONGEST {
             self.looks = looks * 2;
         }
-        for (place, seen) in looked {
+        for (place, seen) in looked.seen {
             let shell = &self.shells[place];
-            if seen == Seen::Nothing { shell.quiet_round() } else { shell.turn() }
+            if seen == Seen::Nothing { shell.quiet_round(looked.began_ms) } else { shell.turn() }
         }
         Ok(())
     }
@@ -159,11 +166,12 @@ fn look(resting: &[(usize, Rest)], looks: u32, interval: Duration, stop: &watch:
     let began = Instant::now();
     let mut left = looks;
     loop {
-        let looked: Looked = resting.iter().map(|(place, rest)| (*place, rest.look())).collect();
+        let began_ms = monotonic_ms();
+        let seen: Vec<_> = resting.iter().map(|(place, rest)| (*place, rest.look())).collect();
         left -= 1;
         let is_over = left == 0 || began.elapsed() >= interval * looks;
-        if is_over || looked.iter().any(|(_, seen)| *seen != Seen::Nothing) || *stop.borrow() {
-            return looked;
+        if is_over || seen.iter().any(|(_, seen)| *seen != Seen::Nothing) || *stop.borrow() {
+            return Looked { began_ms, seen };
         }
         std::thread::sleep(interval);
     }

@@ -5,6 +5,7 @@
 //! progress for two seconds (a dead mount, a stalled open) the loop goes on turning and says so, and takes the late
 //! result when it comes.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 
 use super::lookout::Rest;
 use super::source::{Doing, Round, Source, SourceView};
-use crate::clock::Millis;
+use crate::clock::{Millis, monotonic_ms};
 use crate::ledger::LedgerError;
 use crate::status::Part;
 
@@ -32,10 +33,9 @@ pub struct Shell {
     view: watch::Sender<SourceView>,
     rest: Mutex<Option<Rest>>,
     turn: Notify,
+    /// When the round in flight began, in monotonic milliseconds.
+    began_ms: AtomicU64,
 }
-
-/// How the phase of a source begins while it is in a round that takes long.
-pub const BUSY: &str = "busy in ";
 
 const NO_PANIC: &str = "no panic happens under this lock";
 
@@ -65,7 +65,7 @@ pub async fn run<S: Source>(
             }
             () = shell.turn_given() => {
                 if let Some(mut source) = idle.take() {
-                    shell.set_rest(None);
+                    shell.begins();
                     watchdog.start(&doing);
                     flight = Some(tokio::task::spawn_blocking(move || {
                         let round = source.round();
@@ -100,7 +100,14 @@ impl Shell {
     /// Of the source `name`, whose part of the status file and whose view these are.
     #[must_use]
     pub fn new(name: &str, part: Part, view: watch::Sender<SourceView>) -> Self {
-        Self { name: name.to_owned(), part, view, rest: Mutex::new(None), turn: Notify::new() }
+        Self {
+            name: name.to_owned(),
+            part,
+            view,
+            rest: Mutex::new(None),
+            turn: Notify::new(),
+            began_ms: AtomicU64::new(0),
+        }
     }
 
     /// It is this source's turn.
@@ -118,11 +125,13 @@ impl Shell {
         self.rest.lock().expect(NO_PANIC).clone()
     }
 
-    /// The source rests: a round would have found nothing and published nothing new.
-    pub fn quiet_round(&self) {
+    /// The source rests: a round at this time, in monotonic milliseconds, would have found nothing and published nothing
+    /// new.
+    pub fn quiet_round(&self, began_ms: u64) {
         self.part.round_done();
         self.view.send_if_modified(|view| {
             view.rounds += 1;
+            view.looked_ms = Some(began_ms);
             false
         });
     }
@@ -130,6 +139,12 @@ impl Shell {
     /// The source rests, or does not any more.
     pub fn set_rest(&self, rest: Option<Rest>) {
         *self.rest.lock().expect(NO_PANIC) = rest;
+    }
+
+    /// A round begins.
+    fn begins(&self) {
+        self.set_rest(None);
+        self.began_ms.store(monotonic_ms(), Ordering::Relaxed);
     }
 
     /// Publishes what a round found and gives the source back.
@@ -146,6 +161,7 @@ impl Shell {
                 (view.settled, view.unpruned, &view.note) != (round.settled, round.unpruned, &round.note);
             (view.settled, view.unpruned, view.note) = (round.settled, round.unpruned, round.note);
             view.rounds += 1;
+            view.looked_ms = Some(self.began_ms.load(Ordering::Relaxed));
             changed
         });
         Ok(source)
@@ -159,7 +175,7 @@ impl Shell {
                 if again {
                     self.part.recovered();
                 }
-                self.part.phase(format!("{BUSY}{}", doing.name()));
+                self.part.phase(format!("busy in {}", doing.name()));
                 self.part.round_done();
             }
             Look::Still => {}

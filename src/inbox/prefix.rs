@@ -82,17 +82,24 @@ impl Prefix {
         file: &'a File,
         offset: u64,
         doing: &'a Doing,
-    ) -> (Reading<'a>, &'a mut Marks) {
+    ) -> (BlockReader<'a>, &'a mut Marks) {
         let known = (self.blocks.len() * BLOCK) as u64;
-        let reading =
-            Reading { file, offset, known, blocks: &mut self.blocks, hash: Sha256::new(), filled: 0, doing };
-        (reading, &mut self.marks)
+        let reader = BlockReader {
+            file,
+            offset,
+            known,
+            blocks: &mut self.blocks,
+            hash: Sha256::new(),
+            filled: 0,
+            doing,
+        };
+        (reader, &mut self.marks)
     }
 }
 
 /// A file of which every read is a sign of life, also within an entry of many megabytes, and every block is hashed.
 #[derive(Debug)]
-pub struct Reading<'a> {
+pub struct BlockReader<'a> {
     file: &'a File,
     offset: u64,
     /// Up to there all blocks are known.
@@ -104,7 +111,7 @@ pub struct Reading<'a> {
     doing: &'a Doing,
 }
 
-impl Read for Reading<'_> {
+impl Read for BlockReader<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read_at(into, self.offset)?;
         let known = usize::try_from(self.known.saturating_sub(self.offset)).unwrap_or(usize::MAX);
@@ -115,7 +122,7 @@ impl Read for Reading<'_> {
     }
 }
 
-impl Reading<'_> {
+impl BlockReader<'_> {
     fn learn(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(BLOCK - self.filled));

@@ -4,6 +4,7 @@
 //! ([`super::poller`]) owns time, threads and the status. [`Doing`] is the one thing both hold: it names the step a
 //! source is in, so that a stall can be named as well.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -51,6 +52,9 @@ pub struct SourceView {
     /// Rounds completed. A round that began after some event has ended for sure when this has grown by two; it alone
     /// growing wakes nobody who waits for a change.
     pub rounds: u64,
+    /// When the look began that the rest of this tells of, in monotonic milliseconds: what was in the input before that
+    /// has been seen. `None` before the first.
+    pub looked_ms: Option<u64>,
 }
 
 impl SourceView {
@@ -80,6 +84,12 @@ impl Doing {
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The reader, with progress for every time it gives something.
+    #[must_use]
+    pub fn reading<R>(&self, reader: R) -> Reading<'_, R> {
+        Reading { reader, doing: self }
+    }
+
     /// Name of the current step.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -90,6 +100,21 @@ impl Doing {
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
+    }
+}
+
+/// A reader that shows that it goes on, see [`Doing::reading`].
+#[derive(Debug)]
+pub struct Reading<'a, R> {
+    reader: R,
+    doing: &'a Doing,
+}
+
+impl<R: io::Read> io::Read for Reading<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.doing.moved();
+        Ok(read)
     }
 }
 

@@ -83,7 +83,9 @@ pub fn spawn(
 impl Context {
     fn array(&self, name: &str, source: &config::Source, intake: Intake) -> ArraySource {
         let limbo = self.workdir.limbo().join(folder_name(name));
+        let doing = Doing::default();
         let site = Site::new(source.path.clone(), limbo, self.workdir.quarantine(), MAX_FILE_BYTES);
+        let site = Site { doing: doing.clone(), ..site };
         let label = source.path.file_name().unwrap_or(source.path.as_os_str()).to_string_lossy();
         let parts = ArrayParts {
             path: source.path.clone(),
@@ -92,7 +94,7 @@ impl Context {
             quarantine: Quarantine::new(&self.workdir.quarantine()),
             ready: self.ledger.changed(),
         };
-        ArraySource::new(parts, Doing::default()).with_desk(self.desk(name, source))
+        ArraySource::new(parts, doing).with_desk(self.desk(name, source))
     }
 
     fn directory(&self, name: &str, source: &config::Source, intake: Intake) -> DropFolder {

@@ -1,5 +1,6 @@
 //! What can go wrong with the ledger, split by what the caller has to do.
 
+use std::io;
 use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
@@ -10,6 +11,15 @@ pub enum LedgerError {
     /// There is none yet.
     #[error("no ledger at `{0}`; start `stallproof worker` or `stallproof add` in this directory first")]
     Missing(PathBuf),
+    /// Nobody can say whether there is one.
+    #[error("cannot look at `{path}`; its folder must be readable by this user")]
+    Hidden {
+        /// The ledger.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// Written by a later version of the program.
     #[error("`{path}` has schema version {found}, this program knows {known}; use the newer stallproof")]
     Newer {
@@ -55,14 +65,35 @@ pub enum LedgerError {
     Closed,
     /// Anything else SQLite said.
     #[error("the ledger refused")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(#[source] rusqlite::Error),
 }
+
+/// Damage shows whenever a page is read, not only when the ledger is opened.
+impl From<rusqlite::Error> for LedgerError {
+    fn from(err: rusqlite::Error) -> Self {
+        match err.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Damaged { path: PathBuf::from(IN_WORKDIR), what: err.to_string() }
+            }
+            _ => Self::Sqlite(err),
+        }
+    }
+}
+
+/// Where the ledger is in a working directory, for errors of a connection that does not know its path.
+const IN_WORKDIR: &str = ".stallproof/ledger.db";
 
 impl LedgerError {
     /// Whether another process held the ledger for longer than anybody waits.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         matches!(self, Self::Sqlite(err) if err.sqlite_error_code() == Some(ErrorCode::DatabaseBusy))
+    }
+
+    /// Whether the ledger, or its folder, may not be written.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::Sqlite(err) if err.sqlite_error_code() == Some(ErrorCode::ReadOnly))
     }
 
     /// Whether waiting may mend it: no room, or another process is writing.
@@ -103,6 +134,7 @@ impl LedgerError {
         match self {
             Self::Fenced { ours, current } => Self::Fenced { ours: *ours, current: *current },
             Self::Moved(path) => Self::Moved(path.clone()),
+            Self::Damaged { path, what } => Self::Damaged { path: path.clone(), what: what.clone() },
             Self::Storage(err) => copy(err).map_or(Self::Closed, Self::Storage),
             Self::Sqlite(err) => copy(err).map_or(Self::Closed, Self::Sqlite),
             _ => Self::Closed,

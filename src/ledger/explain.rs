@@ -84,6 +84,13 @@ struct Part<'a> {
 }
 
 impl Reader {
+    /// Lane, source and handler of every class of jobs there is, or was.
+    pub fn names_in_use(&self) -> Result<Vec<(String, String, String)>> {
+        let mut query = self.conn.prepare_cached("SELECT DISTINCT lane, source, handler FROM class")?;
+        let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
     /// What choosing looks at, of one job.
     pub fn standing(&self, seq: Seq) -> Result<Standing> {
         let sql = "SELECT concurrency_key, again, dismissed, unmet FROM job WHERE seq = ?1";

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, mknod};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::LedgerError;
 
@@ -119,8 +119,10 @@ fn uri(path: &Path, mode: &str) -> String {
 
 /// Opens the ledger at `path` by `name`, which is its path or a URI of it.
 fn read_as(path: &Path, name: &std::ffi::OsStr) -> Result<Connection, LedgerError> {
-    if !path.exists() {
-        return Err(LedgerError::Missing(path.to_owned()));
+    match path.try_exists() {
+        Ok(true) => {}
+        Ok(false) => return Err(LedgerError::Missing(path.to_owned())),
+        Err(source) => return Err(LedgerError::Hidden { path: path.to_owned(), source }),
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
@@ -164,15 +166,8 @@ fn migrate(conn: &mut Connection, path: &Path) -> Result<(), LedgerError> {
 }
 
 fn name_damage(err: LedgerError, path: &Path) -> LedgerError {
-    match &err {
-        LedgerError::Sqlite(inner)
-            if matches!(
-                inner.sqlite_error_code(),
-                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-            ) =>
-        {
-            LedgerError::Damaged { path: path.to_owned(), what: inner.to_string() }
-        }
+    match err {
+        LedgerError::Damaged { what, .. } => LedgerError::Damaged { path: path.to_owned(), what },
         _ => err,
     }
 }

@@ -18,6 +18,8 @@ use super::PartStatus;
 const SCHEMA: u32 = 1;
 /// The file is padded to a multiple of this, so that it can be rewritten in place.
 const PAGE: usize = 4096;
+/// Blanks at its end at least: what there is to say grows when there is no room for a larger file.
+const ROOM: usize = 2048;
 /// A larger file is not a status file.
 const MAX_BYTES: u64 = 4 << 20;
 
@@ -88,6 +90,26 @@ pub struct StatusFile {
     pub holds: Vec<HoldStatus>,
     /// Every part of the worker.
     pub progress: BTreeMap<String, PartStatus>,
+    /// Every source of entries, by name; none until the worker is ready.
+    #[serde(default)]
+    pub sources: BTreeMap<String, SourceStatus>,
+}
+
+/// How a source stands, for whoever waits until its input has been read. Its part in `progress` says that it is alive,
+/// which it also is while it reads for long.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// Whether the last look found nothing unread and nothing half-written.
+    pub read: bool,
+    /// Looks completed.
+    pub rounds: u64,
+    /// Unix seconds when the last of them began: what was in the input before that has been seen.
+    pub last_look: Option<f64>,
+    /// The same in `CLOCK_MONOTONIC` milliseconds.
+    pub last_look_monotonic_ms: Option<u64>,
+    /// Why it is not read, or what else is worth a word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// A hold, as the status file shows it.
@@ -211,12 +233,14 @@ impl StatusWriter {
     /// Writes `status`; blocking. Not synced: the heartbeat need not survive a power cut.
     pub fn write(&self, status: &StatusFile) -> io::Result<()> {
         let mut bytes = serde_json::to_vec(status)?;
-        bytes.resize((bytes.len() + 1).next_multiple_of(PAGE) - 1, b' ');
+        let filled = bytes.len() + 1;
+        bytes.resize((filled + ROOM).next_multiple_of(PAGE) - 1, b' ');
         bytes.push(b'\n');
-        self.put(&bytes)
+        self.put(&bytes, filled)
     }
 
-    fn put(&self, bytes: &[u8]) -> io::Result<()> {
+    /// `filled`: bytes before the blanks, and one.
+    fn put(&self, bytes: &[u8], filled: usize) -> io::Result<()> {
         let replaced = match self.replace(&self.temp, bytes) {
             // The state folder may be a file system of its own, as on a disk of its own beside a network mount.
             Err(err) if err.kind() == io::ErrorKind::CrossesDevices => {
@@ -225,7 +249,7 @@ impl StatusWriter {
             }
             done => done,
         };
-        replaced.or_else(|_| self.overwrite(bytes)).or_else(|_| self.touch())
+        replaced.or_else(|_| self.overwrite(&bytes[..filled - 1])).or_else(|_| self.touch())
     }
 
     fn replace(&self, temp: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -247,10 +271,14 @@ impl StatusWriter {
 
     fn overwrite(&self, bytes: &[u8]) -> io::Result<()> {
         let file = self.open_existing()?;
-        if file.metadata()?.len() < bytes.len() as u64 {
+        let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        if length < bytes.len() + 1 {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        file.write_all_at(bytes, 0)
+        let mut whole = bytes.to_vec();
+        whole.resize(length - 1, b' ');
+        whole.push(b'\n');
+        file.write_all_at(&whole, 0)
     }
 
     fn touch(&self) -> io::Result<()> {
@@ -272,6 +300,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn without_room_for_a_new_file_the_old_one_takes_what_is_new_also_when_that_is_longer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("worker_status.json");
+        let json = br#"{"a": 1}"#;
+        let mut padded = json.to_vec();
+        padded.resize(PAGE, b' ');
+        StatusWriter::new(&path, dir.path()).put(&padded, json.len() + 1).unwrap();
+        // No new file can be made there, as on a full disk.
+        let full = StatusWriter::new(&path, &dir.path().join("nowhere"));
+        let mut longer = vec![b'x'; ROOM];
+        let filled = longer.len() + 1;
+        longer.resize(2 * PAGE, b' ');
+        full.put(&longer, filled).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!((text.len(), text.trim_end().len()), (PAGE, ROOM));
+    }
+
+    #[test]
     fn a_state_folder_on_another_file_system_does_not_keep_the_status_from_being_written() {
         let here = tempfile::tempdir().unwrap();
         let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
@@ -280,7 +326,7 @@ mod tests {
         let path = here.path().join("worker_status.json");
         let writer = StatusWriter::new(&path, elsewhere.path());
         for text in ["one", "two, which is longer"] {
-            writer.put(text.as_bytes()).unwrap();
+            writer.put(text.as_bytes(), text.len()).unwrap();
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         }
         let left = [&here, &elsewhere].map(|dir| std::fs::read_dir(dir.path()).unwrap().count());

@@ -2,20 +2,21 @@
 //!
 //! One write at a time, on a blocking thread; one that hangs in a dead mount ages the file, which is the truth.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use crate::clock::{Millis, monotonic_ms};
 use crate::config::Live;
+use crate::inbox::source::SourceView;
 use crate::job::State;
 use crate::ledger::{Hold, Ledger, Overview};
 use crate::runner::board::Board;
 use crate::runner::process::ProcessId;
-use crate::status::{HEARTBEAT, HoldStatus, Progress, StatusFile, StatusWriter, WorkerState};
+use crate::status::{HEARTBEAT, HoldStatus, Progress, SourceStatus, StatusFile, StatusWriter, WorkerState};
 
 /// Span of `rate_30s`.
 const RATE_SPAN_MS: u64 = 30_000;
@@ -52,6 +53,8 @@ struct Facts {
     me: ProcessId,
     time_ns: u64,
     settings: Live,
+    /// Empty until the pollers are started.
+    sources: OnceLock<Vec<watch::Receiver<SourceView>>>,
 }
 
 /// What is remembered from one write to the next.
@@ -81,12 +84,19 @@ impl Heartbeat {
             me: ProcessId::current()?,
             time_ns: std::fs::metadata("/proc/self/ns/time").map_or(0, |meta| meta.ino()),
             settings,
+            sources: OnceLock::new(),
         };
         Ok(Self {
             facts: Arc::new(facts),
             state: Arc::default(),
             mood: Arc::new(std::sync::Mutex::new(Mood { state: WorkerState::Starting, reason: None })),
         })
+    }
+
+    /// From now on it tells of these as well.
+    pub(super) fn tells_of(&self, sources: Vec<watch::Receiver<SourceView>>) {
+        // They are started once.
+        let _ = self.facts.sources.set(sources);
     }
 
     /// Writes once a heartbeat, for ever.
@@ -171,7 +181,25 @@ impl Facts {
             last_progress: last_progress.as_unix_seconds(),
             holds: memory.ledger.holds.iter().map(shown).collect(),
             progress: self.progress.snapshot(),
+            sources: self.sources(),
         }
+    }
+
+    fn sources(&self) -> BTreeMap<String, SourceStatus> {
+        let (wall, clock) = (Millis::now(), monotonic_ms());
+        let since = |at: u64| wall.plus_ms(-clock.saturating_sub(at).cast_signed()).as_unix_seconds();
+        let sources = self.sources.get().into_iter().flatten().map(|source| {
+            let view = source.borrow();
+            let status = SourceStatus {
+                read: view.is_read(),
+                rounds: view.rounds,
+                last_look: view.looked_ms.map(since),
+                last_look_monotonic_ms: view.looked_ms,
+                note: view.note.clone(),
+            };
+            (view.name.clone(), status)
+        });
+        sources.collect()
     }
 }
 

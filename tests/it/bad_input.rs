@@ -158,15 +158,16 @@ fn every_bad_input_is_reported_once_and_its_good_neighbours_run() {
             wait_for(&format!("the good entry {id}"), done);
         }
     }
-    wait_for("every damaged file to be reported", || {
-        let degraded = bed.degraded();
+    let degraded = wait_for("every damaged file to be reported", || {
+        let mut degraded = bed.degraded();
+        // True while it lasts, but of the disk and not of the input.
+        degraded.retain(|_, reason| !reason.starts_with("stalled since "));
         let missing = |case: &Case| match case.report {
             Source(what) => !degraded.get(case.name).is_some_and(|reason| reason.contains(what)),
             _ => false,
         };
-        (!cases.iter().any(missing)).then_some(())
+        (!cases.iter().any(missing)).then_some(degraded)
     });
-    let degraded = bed.degraded();
     let jobs = bed.jobs();
     for Case { name, bytes, good, report } in &cases {
         let of_source = |job: &&Value| job["source"] == *name;
@@ -332,4 +333,64 @@ fn input_that_is_large_in_number_does_not_grow_the_worker() {
     let peak_kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(peak_kib < 150 << 10, "{peak}");
     assert!(Duration::from_secs(5) > bed.heartbeat_age());
+}
+
+fn log_of(bed: &Bed) -> String {
+    let logs = fs::read_dir(bed.join("logs")).unwrap();
+    logs.map(|log| fs::read_to_string(log.unwrap().path()).unwrap()).collect()
+}
+
+#[test]
+fn a_bad_dropped_file_that_cannot_be_put_aside_is_told_once_and_keeps_no_worker_from_ending() {
+    let bed = Bed::with_config(QUICK);
+    fs::create_dir(bed.join("implementations")).unwrap();
+    bed.put("implementations/rejected", "a file in the place of the folder");
+    let text = r#"[{"id": "good", "title": "good"}, 5]"#;
+    bed.put("implementations/bad.json", text);
+    let told = || log_of(&bed).matches("cannot be moved to `rejected`").count();
+    for times in 1..=2 {
+        bed.work_until_idle(&[]);
+        assert_eq!(told(), times, "once by each worker: {}", log_of(&bed));
+        let report = bed.read("queue_report.json");
+        assert!(report.contains("`bad.json` is bad and cannot be moved"), "{report}");
+        assert!(report.contains("See that `rejected` is a folder"), "{report}");
+    }
+    assert_eq!(bed.state("good").as_deref(), Some("completed"), "its good neighbour ran");
+
+    // One of the same name waits for it, and keeps nobody from ending either.
+    bed.put("implementations/bad.json", r#"{"id": "second", "title": "second"}"#);
+    bed.work_until_idle(&[]);
+    assert_eq!(bed.state("second"), None);
+    let worker = bed.start(&[]);
+    wait_for("the report", || (told() == 4).then_some(()));
+    fs::remove_file(bed.join("implementations/rejected")).unwrap();
+    wait_for("the bad file to be put aside", || {
+        (bed.read("implementations/rejected/bad.json") == text).then_some(())
+    });
+    wait_for("the second file", || (bed.state("second").as_deref() == Some("completed")).then_some(()));
+    wait_for("no more complaint", || (!bed.degraded().contains_key("implementations")).then_some(()));
+    assert_eq!(told(), 4);
+    let beside = fs::read_dir(bed.join("implementations/rejected")).unwrap().count();
+    assert_eq!(beside, 2, "the file and its reason");
+    drop(worker);
+}
+
+#[test]
+fn a_drop_folder_that_cannot_be_made_is_told_once_and_keeps_no_worker_from_ending() {
+    let bed =
+        Bed::with_config(&format!("{QUICK}[sources.far]\npath = \"nowhere/drop\"\nkind = \"directory\"\n"));
+    bed.put("ideas_log.json", r#"[{"id": "a", "title": "a"}]"#);
+    bed.work_until_idle(&[]);
+    assert_eq!(bed.state("a").as_deref(), Some("completed"));
+    let log = log_of(&bed);
+    assert_eq!(log.matches("drop folder cannot be used").count(), 1, "{log}");
+    let worker = bed.start(&[]);
+    wait_for("the complaint", || {
+        bed.degraded().get("drop").filter(|why| why.contains("cannot be used")).map(drop)
+    });
+    fs::create_dir(bed.join("nowhere")).unwrap();
+    wait_for("the folder", || bed.join("nowhere/drop").is_dir().then_some(()));
+    bed.put("nowhere/drop/b.json", r#"{"id": "b", "title": "b"}"#);
+    wait_for("its entry", || (bed.state("b").as_deref() == Some("completed")).then_some(()));
+    drop(worker);
 }

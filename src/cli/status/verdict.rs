@@ -7,6 +7,8 @@
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
+use anyhow::Context as _;
+
 use crate::clock::{Millis, monotonic_ms};
 use crate::lock::{self, Holder};
 use crate::runner::process::boot_id;
@@ -30,7 +32,10 @@ pub(in crate::cli) struct Verdict {
 impl Verdict {
     /// Looks at lock and file. A file that cannot be understood is a reason, not an error.
     pub(in crate::cli) fn of(workdir: &Workdir, stale_after: Duration) -> anyhow::Result<Self> {
-        let holder = lock::holder(&workdir.worker_lock())?;
+        let lock = workdir.worker_lock();
+        let holder = lock::holder(&lock).with_context(|| {
+            format!("cannot look at `{}`; its folder must be readable by this user", lock.display())
+        })?;
         let file = StatusFile::read(&workdir.status_file());
         Ok(match holder {
             Holder::Nobody => Self::without_worker(file),
@@ -99,7 +104,8 @@ fn age_seconds(file: &StatusFile) -> f64 {
     }
 }
 
-fn shares_our_clock(file: &StatusFile) -> bool {
+/// Whether the monotonic stamps in it are of the clock that this process reads.
+pub(in crate::cli) fn shares_our_clock(file: &StatusFile) -> bool {
     let same_boot = boot_id().is_ok_and(|boot| boot == file.boot_id);
     same_boot && std::fs::metadata("/proc/self/ns/time").is_ok_and(|meta| meta.ino() == file.time_ns)
 }

@@ -133,7 +133,11 @@ impl Moves {
             }
             match move_new(&self.claimed(name), &target) {
                 Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(err) => return Err(err),
+                Err(err) => {
+                    // A reason without its file would tell of another one.
+                    let _ = std::fs::remove_file(reason_of(&target));
+                    return Err(err);
+                }
                 Ok(()) => return Ok(folder.join(numbered)),
             }
         }
@@ -182,15 +186,19 @@ fn is_elsewhere(moved: &io::Result<()>) -> bool {
 
 /// Publishes the reason for `target`; `false` when that name is taken.
 fn write_reason(folder: &Path, target: &Path, reason: &str) -> io::Result<bool> {
-    let mut name = target.file_name().unwrap_or_default().to_owned();
-    name.push(REASON);
     let mut file = tempfile::Builder::new().prefix(".reason-").tempfile_in(folder)?;
     writeln!(file, "{reason}")?;
-    match file.persist_noclobber(folder.join(name)) {
+    match file.persist_noclobber(reason_of(target)) {
         Ok(_) => Ok(true),
         Err(err) if err.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(err) => Err(err.error),
     }
+}
+
+fn reason_of(target: &Path) -> PathBuf {
+    let mut name = target.file_name().unwrap_or_default().to_owned();
+    name.push(REASON);
+    target.with_file_name(name)
 }
 
 /// `task.json`, `task.2.json`, …, short enough to carry [`REASON`] behind it.

@@ -162,7 +162,7 @@ impl Names {
     }
 }
 
-fn and_more(first: String, rest: usize) -> String {
+pub(super) fn and_more(first: String, rest: usize) -> String {
     if rest == 0 { first } else { format!("{first} (and {rest} more)") }
 }
 

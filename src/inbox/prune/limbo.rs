@@ -154,7 +154,7 @@ impl Held {
         rescued: &mut u64,
     ) -> io::Result<Visit> {
         let path = site.limbo.join(name);
-        let opened = match Opened::open(&path, u64::MAX, probe) {
+        let opened = match Opened::open(&path, u64::MAX, probe, &site.doing) {
             Ok(opened) => opened,
             Err(OpenError::Missing { .. }) => return Ok(Visit::Leaves),
             Err(OpenError::Io { source, .. }) => return Err(source),

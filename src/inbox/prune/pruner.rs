@@ -226,7 +226,7 @@ impl Pruner {
     }
 
     fn open(&self) -> Result<Opened, Refused> {
-        let opened = Opened::open(&self.site.file, self.site.max_bytes, self.probe)?;
+        let opened = Opened::open(&self.site.file, self.site.max_bytes, self.probe, &self.site.doing)?;
         let links = opened.file.metadata().map_err(Refused::io("look at the file"))?.nlink();
         if links > 1 {
             return Err(Refused::HardLinks { links });

@@ -16,6 +16,7 @@ use super::site::{Site, UNBORN, create_new, move_new, sync_folder};
 use super::view::{Opened, Seen};
 use super::{Refused, attributes};
 use crate::clock::Millis;
+use crate::inbox::source::Reading;
 
 const BUFFER: usize = 256 * 1024;
 
@@ -31,11 +32,13 @@ impl Replacement {
     /// Writes `plan` applied to `opened`.
     pub(super) fn write(site: &Site, opened: &Opened, seen: &Seen, plan: &Plan) -> Result<Self, Refused> {
         let draft = Draft::create(site).map_err(Refused::io("create the new file"))?;
-        if !copy(&opened.file, seen, plan, &draft.file).map_err(Refused::io("write the new file"))? {
+        if !copy(opened, seen, plan, &draft.file).map_err(Refused::io("write the new file"))? {
             return Err(Refused::Changed);
         }
         attributes::copy(&opened.file, &draft.file)?;
+        opened.doing.moved();
         draft.file.sync_all().map_err(Refused::io("sync the new file"))?;
+        opened.doing.moved();
         draft.publish(site).map_err(Refused::io("name the new file"))
     }
 
@@ -98,9 +101,9 @@ impl Drop for Draft {
 }
 
 /// Copies what stays; `false` when the file is not the one that was scanned.
-fn copy(from: &File, seen: &Seen, plan: &Plan, to: &File) -> io::Result<bool> {
-    let mut source = from;
-    source.seek(SeekFrom::Start(0))?;
+fn copy(from: &Opened, seen: &Seen, plan: &Plan, to: &File) -> io::Result<bool> {
+    (&from.file).seek(SeekFrom::Start(0))?;
+    let source = from.doing.reading(&from.file);
     let mut old = Old { reader: BufReader::with_capacity(BUFFER, source), hash: Sha256::new() };
     let mut new = BufWriter::with_capacity(BUFFER, to);
     for piece in plan.pieces(seen.scanned.bytes) {
@@ -120,7 +123,7 @@ fn copy(from: &File, seen: &Seen, plan: &Plan, to: &File) -> io::Result<bool> {
 
 /// The old file on its way through.
 struct Old<'a> {
-    reader: BufReader<&'a File>,
+    reader: BufReader<Reading<'a, &'a File>>,
     hash: Sha256,
 }
 

@@ -14,6 +14,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::libc;
 
 use crate::inbox::open::{self, Writers};
+use crate::inbox::source::Doing;
 
 /// Names that begin with this were never exchanged: they hold nothing of anybody else's.
 pub(super) const UNBORN: &str = "new-";
@@ -33,6 +34,8 @@ pub struct Site {
     pub grace: Duration,
     /// The same where nobody can be asked whether it is still open for writing.
     pub blind_grace: Duration,
+    /// Where it is shown that a prune of a large file goes on.
+    pub doing: Doing,
 }
 
 impl Site {
@@ -40,7 +43,7 @@ impl Site {
     #[must_use]
     pub fn new(file: PathBuf, limbo: PathBuf, quarantine: PathBuf, max_bytes: u64) -> Self {
         let (grace, blind_grace) = (Duration::from_secs(10), Duration::from_secs(600));
-        Self { file, limbo, quarantine, max_bytes, grace, blind_grace }
+        Self { file, limbo, quarantine, max_bytes, grace, blind_grace, doing: Doing::default() }
     }
 
     /// The folder the queue file stands in.
@@ -58,7 +61,9 @@ impl Site {
 
     /// Makes what happened to names in both folders durable.
     pub(super) fn sync_folders(&self) -> io::Result<()> {
+        self.doing.moved();
         sync_folder(self.folder())?;
+        self.doing.moved();
         sync_folder(&self.limbo)
     }
 

@@ -434,3 +434,17 @@ fn a_full_disk_and_a_missing_limbo_are_told_apart() {
     fs::remove_dir(&bed.site.limbo).unwrap();
     assert_eq!(prune(&mut bed.pruner(), &mut Memory::knowing(&[(1, true)])).unwrap().removed, 1);
 }
+
+#[test]
+fn a_prune_shows_that_it_goes_on_the_more_there_is_to_do() {
+    let moves = |len: usize| {
+        let bed = Bed::new(&format!("[{{\"id\": 1}}, {{\"id\": 2, \"code\": \"{}\"}}]", "x".repeat(len)));
+        let before = bed.site.doing.count();
+        let pruned = prune(&mut bed.pruner(), &mut Memory::knowing(&[(1, true), (2, false)])).unwrap();
+        assert_eq!((pruned.removed, bed.ids()), (1, vec![2]));
+        bed.site.doing.count() - before
+    };
+    let (little, much) = (moves(10), moves(1_000_000));
+    assert!(little >= 4, "the file is read, copied, synced and exchanged: {little}");
+    assert!(much >= little + 8, "{much} for a megabyte, {little} for next to nothing");
+}

@@ -16,6 +16,7 @@ use super::judge::{Judge, Standing};
 use crate::clock::unix_ns;
 use crate::inbox::array::{Item, Limits, ScanErrorKind, Scanned, scan};
 use crate::inbox::open::{Fingerprint, OpenError, Writers, open_regular};
+use crate::inbox::source::Doing;
 use crate::inbox::stretch::Stretch;
 
 /// Where nobody can be asked about writers, a file counts as settled when it is that old, in nanoseconds.
@@ -31,6 +32,7 @@ pub(super) struct Opened {
     pub(super) file: File,
     pub(super) print: Fingerprint,
     probe: Probe,
+    pub(super) doing: Doing,
 }
 
 /// Why a view cannot be trusted.
@@ -45,9 +47,9 @@ pub(super) enum Unsettled {
 }
 
 impl Opened {
-    pub(super) fn open(path: &Path, max_bytes: u64, probe: Probe) -> Result<Self, OpenError> {
+    pub(super) fn open(path: &Path, max_bytes: u64, probe: Probe, doing: &Doing) -> Result<Self, OpenError> {
         let (file, print) = open_regular(path, max_bytes)?;
-        Ok(Self { file, print, probe })
+        Ok(Self { file, print, probe, doing: doing.clone() })
     }
 
     /// Whether nobody writes and nobody has written since the file was opened.
@@ -114,12 +116,12 @@ pub(super) enum ViewError {
 }
 
 /// A file that is hashed as it is read.
-struct Hashed<'a> {
-    file: &'a File,
+struct Hashed<R> {
+    file: R,
     hash: Sha256,
 }
 
-impl Read for Hashed<'_> {
+impl<R: Read> Read for Hashed<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read(into)?;
         self.hash.update(&into[..count]);
@@ -138,7 +140,7 @@ pub(super) fn read(
     let mut batch = Batch { opened, rescue: manner != Manner::Ingest, raws: Vec::new(), bytes: 0, given: 0 };
     let mut failed = None;
     let mut bad = None;
-    let mut bytes = Hashed { file: &opened.file, hash: Sha256::new() };
+    let mut bytes = Hashed { file: opened.doing.reading(&opened.file), hash: Sha256::new() };
     let result = scan(&mut bytes, Limits::default(), |item| {
         if let Err(what) = check(opened, &item, judge, manner) {
             bad.get_or_insert_with(|| format!("{what} (line {}, column {})", item.line, item.column));
@@ -192,7 +194,8 @@ fn check(
     let valid = match item.overlong {
         None => serde_json::from_slice::<&RawValue>(item.text).is_ok(),
         Some(_) => {
-            let text = BufReader::new(Stretch::new(&opened.file, item.range.clone()));
+            let stretch = Stretch::new(&opened.file, item.range.clone());
+            let text = BufReader::new(opened.doing.reading(stretch));
             serde_json::from_reader::<_, IgnoredAny>(text).is_ok()
         }
     };
@@ -254,7 +257,8 @@ mod tests {
         let path = dir.path().join("a.json");
         let mut file = File::create(&path).unwrap();
         file.write_all(b"[]").unwrap();
-        let open = |writers: Probe| Opened::open(&path, 1 << 20, writers).unwrap();
+        let doing = Doing::default();
+        let open = |writers: Probe| Opened::open(&path, 1 << 20, writers, &doing).unwrap();
         assert!(open(|_| Writers::None).settled().is_ok());
         assert!(matches!(open(|_| Writers::Some).settled(), Err(Unsettled::Writer)));
         assert!(matches!(open(|_| Writers::Unknown).settled(), Err(Unsettled::Writer)), "it is young");

@@ -236,6 +236,7 @@ fn everybody_in_a_batch_is_told_the_same_error() {
     for err in [
         LedgerError::Fenced { ours: 1, current: 2 },
         LedgerError::Moved(path.clone()),
+        LedgerError::Damaged { path: path.clone(), what: "torn".to_owned() },
         LedgerError::Storage(sqlite(ffi::SQLITE_FULL)),
         LedgerError::Sqlite(sqlite(ffi::SQLITE_BUSY)),
         LedgerError::Closed,

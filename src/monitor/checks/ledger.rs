@@ -8,7 +8,7 @@ use crate::monitor::scene::error_chain;
 const NAME: &str = "ledger";
 
 pub(super) fn check(situation: &Situation) -> Vec<Finding> {
-    vec![ask(situation).unwrap_or_else(complain)]
+    vec![ask(situation).unwrap_or_else(|err| complain(err, situation))]
 }
 
 fn ask(situation: &Situation) -> Result<Finding, LedgerError> {
@@ -25,8 +25,9 @@ fn ask(situation: &Situation) -> Result<Finding, LedgerError> {
     })
 }
 
-fn complain(err: LedgerError) -> Finding {
+fn complain(err: LedgerError, situation: &Situation) -> Finding {
     match err {
+        LedgerError::Missing(_) if situation.scene.workdir.has_attempts() => lost(),
         LedgerError::Missing(_) => Finding::ok(NAME, "none yet"),
         LedgerError::Newer { .. } => Finding::bad(
             (NAME, Level::Critical),
@@ -37,6 +38,15 @@ fn complain(err: LedgerError) -> Finding {
         LedgerError::Damaged { what, .. } => damaged(&what),
         other => Finding::unknown(NAME, error_chain(&other)),
     }
+}
+
+fn lost() -> Finding {
+    Finding::bad(
+        (NAME, Level::Warning),
+        "none, although jobs have run here: it was removed or emptied",
+        "put the old one back if you have it, before a worker starts; what stood only in it is not known any more",
+        Remedy::ByHand,
+    )
 }
 
 fn damaged(what: &str) -> Finding {

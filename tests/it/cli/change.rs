@@ -189,3 +189,46 @@ fn a_demonstration_is_prepared_in_a_folder_of_its_own() {
     assert_eq!(ran.code, Some(1), "{}", ran.out);
     assert!(!exists(&bed.path("stallproof.toml")), "another person's folder is left alone");
 }
+
+#[test]
+fn a_name_that_nothing_has_is_told_with_those_there_are_and_taken_all_the_same() {
+    let bed = Bed::new();
+    bed.write(
+        "stallproof.toml",
+        "[lanes.heavy]\nslots = 1\n[[rules]]\nmatch = { language = \"go\" }\nlane = \"ruled\"\n\
+         [handlers.build]\nkind = \"command\"\ncommand = [\"true\"]\n",
+    );
+    bed.add(r#"[{"id": "a", "title": "a", "lane": "of-an-entry"}]"#);
+    let known = [
+        ("lane", "default, heavy, of-an-entry, ruled"),
+        ("source", "cli, drop, ideas, qa"),
+        ("handler", "build, command, materialize"),
+    ];
+    for (kind, known) in known {
+        let option = format!("--{kind}");
+        let hint = format!("no job and no configuration names {kind} `typo`; known: {known}");
+        let resumed = bed.run(&["resume", &option, "typo"]);
+        assert_eq!(resumed.err, format!("hint: {hint}\n"));
+        assert_eq!(resumed.ok(), format!("{kind} typo  was not paused\n"));
+        let paused = bed.run(&["pause", &option, "typo"]);
+        assert_eq!(paused.err, format!("hint: {hint}\n"));
+        assert_eq!(paused.ok(), format!("{kind} typo  paused\n"));
+        let told = bed.run(&["pause", &option, "typo", &option, known.split(", ").next().unwrap(), "--json"]);
+        assert_eq!(told.err, "");
+        let told = told.json();
+        assert_eq!((&told[0]["hint"], &told[0]["result"]), (&json!(hint), &json!("was paused already")));
+        assert!(told[1].get("hint").is_none(), "{told:#}");
+        let resumed = bed.run(&["resume", &option, "typo"]);
+        assert_eq!((resumed.err.as_str(), resumed.code), ("", Some(0)), "it was held by that name");
+    }
+    for args in [&["pause"][..], &["resume"], &["pause", "--lane", "heavy", "--lane", "of-an-entry"]] {
+        assert_eq!(bed.run(args).err, "", "{args:?}");
+    }
+    let listed = bed.run(&["list", "--source", "typo"]);
+    assert!(listed.err.starts_with("hint: no job and no configuration names source `typo`; known: cli, "));
+    assert_eq!(listed.ok(), "no jobs\n");
+    assert_eq!(bed.run(&["list", "--source", "qa"]).err, "");
+    // What cannot be told keeps nobody from pausing.
+    bed.write("stallproof.toml", "[lanes");
+    assert_eq!(bed.run(&["pause", "--lane", "typo"]).err, "");
+}

@@ -371,6 +371,7 @@ fn status_file(state: WorkerState) -> StatusFile {
         last_progress: 0.0,
         holds: Vec::new(),
         progress: [("scheduler".to_owned(), part), ("poller qa".to_owned(), slow)].into(),
+        sources: std::collections::BTreeMap::new(),
     }
 }
 
