@@ -5,6 +5,7 @@
 mod daily;
 mod json_lines;
 mod people;
+mod restful;
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
@@ -19,6 +20,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use self::daily::Daily;
 use self::json_lines::JsonLines;
 use self::people::People;
+use self::restful::Restful;
 use crate::terminal::Style;
 
 /// Days of logs that are kept.
@@ -45,7 +47,7 @@ pub fn start(folder: &Path, name: &str) -> anyhow::Result<Guard> {
     let files = Daily::new(folder, name, KEPT_FILES)?;
     // A full disk or a stalled log folder must not stop the worker, so lines are dropped rather than waited for.
     let (files, file_guard) =
-        NonBlockingBuilder::default().buffered_lines_limit(FILE_LINES).finish(JsonLines(files));
+        NonBlockingBuilder::default().buffered_lines_limit(FILE_LINES).finish(Restful(JsonLines(files)));
     // The same holds for a terminal or pipe that nobody reads.
     let (stderr, stderr_guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(STDERR_LINES)
