@@ -66,6 +66,8 @@ pub struct ArraySource {
     notices: Vec<Notice>,
     rejected: HashMap<ElementKey, Problem>,
     removals: Removals,
+    /// There was no file since it was last read: nothing is told of what was in it.
+    was_away: bool,
     /// What is wrong with the file as a whole.
     trouble: Option<Problem>,
     desk: Desk,
@@ -137,6 +139,7 @@ impl ArraySource {
             notices: Vec::new(),
             rejected: HashMap::new(),
             removals: Removals::default(),
+            was_away: false,
             trouble: None,
             desk: Desk::default(),
             face: Face { print: None, since: now },
@@ -225,6 +228,7 @@ impl ArraySource {
                 self.state = FileState::Missing;
                 self.trouble = None;
                 self.notices.clear();
+                self.was_away = true;
             }
             Sight::Busy(why) => self.wait(now, why.to_owned()),
             Sight::Refused(err) => {
@@ -340,18 +344,21 @@ impl ArraySource {
             self.prefix.end_before(content.kept + first);
         }
         let gone = self.view.replace_end(content.kept, recorded.end);
+        self.rejected.retain(|key, _| matches!(self.view.job(*key), Some((_, State::Rejected))));
+        for (key, problem) in &mut self.rejected {
+            // Of several that are alike the first is told of.
+            let is_first = self.view.slot(*key).is_some_and(|slot| slot as usize >= content.kept);
+            if let Some(&place) = content.rejected.get(key).filter(|_| is_first) {
+                problem.move_to(&self.label, place);
+            }
+        }
+        self.rejected.extend(recorded.rejected);
+        self.was_away = false;
         if is_array {
             let (differing, is_legible) = (&recorded.differing, recorded.is_legible);
             let found = Found { gone: &gone, now: &self.view, differing, is_legible };
             self.removals.seen(&self.intake, &self.label, &found)?;
         }
-        self.rejected.retain(|key, _| matches!(self.view.job(*key), Some((_, State::Rejected))));
-        for (key, problem) in &mut self.rejected {
-            if let Some(&place) = content.rejected.get(key) {
-                problem.move_to(&self.label, place);
-            }
-        }
-        self.rejected.extend(recorded.rejected);
         Ok(true)
     }
 
@@ -394,8 +401,7 @@ impl ArraySource {
             let fix = "Let the program that writes the file finish, or end it";
             Problem::of_file(ProblemKind::DamagedFile, what, fix)
         });
-        let is_there = self.state != FileState::Missing;
-        let rejected = self.rejected.values().filter(|_| is_there);
+        let rejected = self.rejected.values().filter(|_| !self.was_away);
         let known = self.trouble.iter().chain(rejected).chain(notices);
         self.desk.publish(known.cloned().chain(waits));
     }

@@ -161,7 +161,7 @@ impl DropFolder {
             self.settle(held)?;
         }
         if let Some(stuck) = self.stuck.due(now) {
-            let settled = self.settle(stuck);
+            let settled = self.try_again(stuck);
             // What waited for one of them can be claimed now.
             self.stuck.tried(now).iter().for_each(|name| self.names.forget(name));
             settled?;
@@ -186,6 +186,9 @@ impl DropFolder {
             tracing::warn!(source = self.intake.source(), what, "drop folder cannot be used");
             self.told = Some(what.clone());
         }
+        // What was seen in it before says nothing now.
+        self.names.clear();
+        self.more = false;
         self.trouble = Some(what);
     }
 
@@ -341,7 +344,7 @@ impl DropFolder {
                 _ => match read_all(&file) {
                     Ok(text) => Some(text),
                     Err(err) => {
-                        self.stuck(name, "was claimed and cannot be read", &err);
+                        self.stuck(name, ("was claimed and cannot be read", &err), None);
                         return None;
                     }
                 },
@@ -373,15 +376,30 @@ impl DropFolder {
         }
         self.doing.step("claim");
         for claimed in batch {
-            if claimed.flaws.is_empty() {
-                if let Err(err) = self.moves.discard(&claimed.name) {
-                    self.stuck(&claimed.name, "is recorded and cannot be removed", &err);
-                }
-            } else {
-                self.reject(&claimed.name, &claimed.flaws.join("\n"));
-            }
+            self.put_away(&claimed.name, &claimed.flaws.join("\n"));
         }
         Ok(())
+    }
+
+    /// What is recorded is not recorded again: meanwhile another file may have edited its jobs.
+    fn try_again(&mut self, stuck: Vec<(OsString, Option<String>)>) -> Result<(), LedgerError> {
+        let mut unread = Vec::new();
+        for (name, flaws) in stuck {
+            match flaws {
+                Some(flaws) => self.put_away(&name, &flaws),
+                None => unread.push(name),
+            }
+        }
+        self.settle(unread)
+    }
+
+    /// Removes a file all of which is recorded, or moves it to `rejected/` when something is wrong with it.
+    fn put_away(&mut self, name: &OsStr, flaws: &str) {
+        if !flaws.is_empty() {
+            self.reject(name, flaws);
+        } else if let Err(err) = self.moves.discard(name) {
+            self.stuck(name, ("is recorded and cannot be removed", &err), Some(flaws));
+        }
     }
 
     fn reject(&mut self, name: &OsStr, reason: &str) {
@@ -391,14 +409,14 @@ impl DropFolder {
                 let kept = terminal::escape(&path.to_string_lossy()).into_owned();
                 tracing::warn!(source = self.intake.source(), file, reason, kept, "dropped file is rejected");
             }
-            Err(err) => self.stuck(name, "is bad and cannot be moved to `rejected`", &err),
+            Err(err) => self.stuck(name, ("is bad and cannot be moved to `rejected`", &err), Some(reason)),
         }
     }
 
-    /// A claimed file cannot leave the limbo; logged once.
-    fn stuck(&mut self, name: &OsStr, why: &str, err: &io::Error) {
+    /// A claimed file cannot leave the limbo; logged once. `flaws`: what is wrong with what is in it, once that is recorded.
+    fn stuck(&mut self, name: &OsStr, (why, err): (&str, &io::Error), flaws: Option<&str>) {
         let what = format!("{} {why}: {err}", shown(name));
-        if self.stuck.put(name, what.clone()) {
+        if self.stuck.put(name, &what, flaws) {
             tracing::warn!(source = self.intake.source(), what, "a claimed file is kept");
         }
     }

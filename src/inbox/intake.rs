@@ -5,14 +5,13 @@
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 
 use super::parse::{ParseContext, Place, parse_entry, wanted};
 use super::problem::Problem;
 use crate::clock::Millis;
 use crate::config::{Live, OnRemoved};
 use crate::job::{Seq, State, Submission};
-use crate::ledger::{Ingested, Ledger, LedgerError, Removed, Rescued, Wanted};
+use crate::ledger::{Asked, Ingested, Ledger, LedgerError, Removed, Rescued, Wanted};
 
 /// Entries in one transaction.
 pub const BATCH_ENTRIES: usize = 1024;
@@ -36,7 +35,7 @@ pub struct Intake {
 #[derive(Debug)]
 pub struct Sent {
     batch: Arc<[Wanted]>,
-    answers: JoinHandle<Result<Vec<Ingested>, LedgerError>>,
+    answers: Asked<Vec<Ingested>>,
 }
 
 impl Intake {
@@ -106,15 +105,12 @@ impl Intake {
     /// Has submissions recorded, in order, and does not wait: the next ones can be parsed meanwhile.
     pub fn send(&self, batch: Vec<Submission>) -> Sent {
         let batch: Arc<[Wanted]> = batch.into_iter().map(|submission| self.wanted(submission)).collect();
-        let (ledger, wanted) = (self.ledger.clone(), batch.clone());
-        let answers = self.runtime.spawn(async move { ledger.ingest(wanted).await });
-        Sent { batch, answers }
+        Sent { answers: self.ledger.send(batch.clone()), batch }
     }
 
     /// Waits until a batch is durable; gives it back with what became of each of it.
     pub fn answers(&self, sent: Sent) -> Result<(Arc<[Wanted]>, Vec<Ingested>), LedgerError> {
-        // The task ends early with the runtime, and so does the ledger.
-        let answers = self.runtime.block_on(sent.answers).unwrap_or(Err(LedgerError::Closed))?;
+        let answers = self.runtime.block_on(sent.answers.answer())?;
         Ok((sent.batch, answers))
     }
 

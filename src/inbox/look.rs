@@ -173,7 +173,7 @@ impl Sorter {
         if is_new {
             self.unknown.push(Unknown::new(slot, item, salvaged));
         } else if matches!(job, Some((_, State::Rejected))) {
-            self.rejected.insert(key, (item.line, item.column));
+            self.rejected.entry(key).or_insert((item.line, item.column));
         }
     }
 }
@@ -222,11 +222,13 @@ impl Looker<'_> {
     fn take_apart(&self, file: &File) -> io::Result<(Taken, Option<ScanError>)> {
         let mut prefix = self.prefix.still_in(file, self.doing)?;
         loop {
+            let is_all = prefix.end().is_none();
             let (taken, damage) = self.take_apart_behind(prefix, file);
             match damage {
                 None => return Ok((taken, None)),
                 Some(ScanError { kind: ScanErrorKind::Io(err), .. }) => return Err(err),
-                Some(_) if taken.kept > 0 => prefix = Prefix::default(),
+                // From within, nothing can be found behind the damage.
+                Some(_) if !is_all => prefix = Prefix::default(),
                 Some(_) => return Ok((Taken { prefix: Prefix::default(), ..taken }, damage)),
             }
         }

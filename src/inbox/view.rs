@@ -1,7 +1,7 @@
 //! What a queue file held when it was last read, element by element.
 //!
-//! Remembers which job each element is, by a hash of the element's bytes, so that an unchanged element is never parsed
-//! twice; and which of those jobs are over, so that the pruner knows what waits for it. The elements stand in the order of
+//! Remembers which job each element is, by a hash of the element's bytes, so that an unchanged element that is its
+//! job is never parsed twice; and which of those jobs are over, so that the pruner knows what waits for it. The elements stand in the order of
 //! the file, so that what follows the part of it that has not changed can be taken off and put on anew. Pure
 //! bookkeeping: no file and no ledger is touched here. Elements that are not simply their job (edits, duplicates) have
 //! their place and nothing more.
@@ -103,11 +103,8 @@ impl View {
     /// The job an element is, and where that job stands.
     #[must_use]
     pub fn job(&self, key: ElementKey) -> Option<(Seq, State)> {
-        let element = self.at(self.slot(key)?);
-        if element.job == NO_JOB {
-            return None;
-        }
-        Some((element.job, self.at(self.first_of(element.job)?).state))
+        let job = self.at(self.slot(key)?).job;
+        Some((job, self.at(self.first_of(job)?).state))
     }
 
     /// The first element with this key.

@@ -73,8 +73,13 @@ impl Ledger {
 
     /// Records submissions, in order; known ones are left as they are.
     pub async fn ingest(&self, batch: impl Into<Arc<[Wanted]>>) -> Result<Vec<Ingested>> {
-        let batch = batch.into();
-        self.call(Kind::Wakes, move |conn, _| ingest::ingest(conn, &batch, Millis::now())).await
+        self.send(batch.into()).answer().await
+    }
+
+    /// The same without waiting. What is sent first is recorded first.
+    #[must_use]
+    pub fn send(&self, batch: Arc<[Wanted]>) -> Asked<Vec<Ingested>> {
+        self.post(Kind::Wakes, move |conn, _| ingest::ingest(conn, &batch, Millis::now()))
     }
 
     /// Gives a job that was never started the content of an edited entry; `false` if it has started.
@@ -217,7 +222,15 @@ impl Ledger {
         self.call(Kind::Quick, move |conn, _| rescued::watched(conn, &source, Millis::now())).await
     }
 
-    pub(super) async fn call<T, F>(&self, kind: Kind, mut run: F) -> Result<T>
+    pub(super) async fn call<T, F>(&self, kind: Kind, run: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection, i64) -> Result<T> + Send + 'static,
+    {
+        self.post(kind, run).answer().await
+    }
+
+    fn post<T, F>(&self, kind: Kind, mut run: F) -> Asked<T>
     where
         T: Send + 'static,
         F: FnMut(&Connection, i64) -> Result<T> + Send + 'static,
@@ -241,7 +254,19 @@ impl Ledger {
             // A caller that went away needs no answer.
             let _ = reply.send(done);
         });
-        self.commands.send(Command::new(kind, step, answer)).map_err(|_| LedgerError::Closed)?;
-        wait.await.map_err(|_| LedgerError::Closed)?
+        // When nobody is left to ask, nobody answers.
+        let _ = self.commands.send(Command::new(kind, step, answer));
+        Asked(wait)
+    }
+}
+
+/// Something that was asked of the ledger.
+#[derive(Debug)]
+pub struct Asked<T>(oneshot::Receiver<Result<T>>);
+
+impl<T> Asked<T> {
+    /// Waits until it is done, and durable where that was wanted.
+    pub async fn answer(self) -> Result<T> {
+        self.0.await.map_err(|_| LedgerError::Closed)?
     }
 }

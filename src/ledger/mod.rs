@@ -38,7 +38,7 @@ mod write;
 pub use control::{Cancelled, Control, Retried};
 pub use error::LedgerError;
 pub use explain::{Line, Needed, Queue, Standing};
-pub use handle::Ledger;
+pub use handle::{Asked, Ledger};
 pub use holds::{Failure, OpenIncident, Prospects};
 pub use incidents::IncidentRow;
 pub use letters::{DeadLetter, FailedMark, LetterCount};

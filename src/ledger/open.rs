@@ -46,7 +46,7 @@ pub(super) fn read_write(path: &Path) -> Result<Connection, LedgerError> {
         conn.pragma_update(None, "journal_mode", "WAL")?;
         conn.pragma_update(None, "synchronous", "FULL")?;
         conn.pragma_update(None, "foreign_keys", "ON")?;
-        conn.pragma_update(None, "journal_size_limit", LOG_PAGES * 4096)?;
+        conn.pragma_update(None, "journal_size_limit", LOG_PAGES * 5000)?;
         conn.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
         conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
         conn.set_prepared_statement_cache_capacity(64);

@@ -1,7 +1,8 @@
 //! Lets records gather: after it has written what there was, the thread that writes them rests for a moment.
 //!
 //! Otherwise it is woken for every single one, and before it sleeps again looks several times whether there is another:
-//! a tenth of what a short job cost the worker. Nothing is held back here, only fetched a little later.
+//! a tenth of what a short job cost the worker. What comes in that moment is fetched behind it, and lost when the worker is
+//! killed before.
 
 use std::io::{self, Write};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Claimed files that cannot leave the limbo although all that is in them is settled, or that cannot be read there.
+//! Claimed files that cannot leave the limbo although all that is in them is recorded, or that cannot be read there.
 //!
 //! Each is told once. They are tried again when the folder for bad files has changed, and with a growing pause, and they
 //! keep nobody from ending: the next worker takes them up again. Moves and reads nothing.
@@ -16,14 +16,21 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 /// The files, and what is wrong with each.
 #[derive(Debug)]
 pub(super) struct Stuck {
-    files: BTreeMap<OsString, String>,
+    files: BTreeMap<OsString, Kept>,
     /// Those of the last try, while it lasts.
-    before: BTreeMap<OsString, String>,
+    before: BTreeMap<OsString, Kept>,
     /// Where bad files go.
     rejected: PathBuf,
     face: Option<Fingerprint>,
     retry: Instant,
     pause: Duration,
+}
+
+#[derive(Debug)]
+struct Kept {
+    what: String,
+    /// What is wrong with what is in it, empty for nothing; `None`: that is not read yet.
+    flaws: Option<String>,
 }
 
 impl Stuck {
@@ -49,13 +56,13 @@ impl Stuck {
         (!self.files.is_empty()).then_some(self.retry)
     }
 
-    /// The files to try again, if it is time: they are no longer stuck, until they are put here again.
-    pub(super) fn due(&mut self, now: Instant) -> Option<Vec<OsString>> {
+    /// The files to try again, with their flaws, if it is time: they are no longer stuck, until they are put here again.
+    pub(super) fn due(&mut self, now: Instant) -> Option<Vec<(OsString, Option<String>)>> {
         if self.files.is_empty() || (now < self.retry && self.look() == self.face) {
             return None;
         }
         self.before = std::mem::take(&mut self.files);
-        Some(self.before.keys().cloned().collect())
+        Some(self.before.iter().map(|(name, kept)| (name.clone(), kept.flaws.clone())).collect())
     }
 
     /// A try is over; gives the files of it that are stuck no more.
@@ -68,26 +75,27 @@ impl Stuck {
         tried.filter(|name| !self.files.contains_key(name)).collect()
     }
 
-    /// Keeps a file, and what is wrong with it; `true` when that is new.
-    pub(super) fn put(&mut self, name: &OsStr, what: String) -> bool {
+    /// Keeps a file, why it is stuck, and the flaws of what is in it; `true` when the reason is new.
+    pub(super) fn put(&mut self, name: &OsStr, what: &str, flaws: Option<&str>) -> bool {
         if self.files.is_empty() && self.before.is_empty() {
             (self.face, self.pause) = (self.look(), PAUSE.0);
             self.retry = Instant::now() + self.pause;
         }
-        let is_new = self.before.get(name) != Some(&what);
-        self.files.insert(name.to_owned(), what);
+        let is_new = self.before.get(name).is_none_or(|kept| kept.what != what);
+        let kept = Kept { what: what.to_owned(), flaws: flaws.map(str::to_owned) };
+        self.files.insert(name.to_owned(), kept);
         is_new
     }
 
     /// What is wrong, for each.
     pub(super) fn each(&self) -> impl Iterator<Item = (&OsStr, &str)> {
-        self.files.iter().map(|(name, what)| (name.as_os_str(), what.as_str()))
+        self.files.iter().map(|(name, kept)| (name.as_os_str(), kept.what.as_str()))
     }
 
     /// The same in one line.
     pub(super) fn in_words(&self) -> Option<String> {
         let first = self.files.values().next()?;
-        Some(super::names::and_more(first.clone(), self.files.len() - 1))
+        Some(super::names::and_more(first.what.clone(), self.files.len() - 1))
     }
 
     fn look(&self) -> Option<Fingerprint> {

@@ -93,18 +93,24 @@ fn a_file_without_a_complete_block_is_always_new() {
 }
 
 #[test]
-fn a_file_that_is_damaged_behind_what_is_as_it_was_is_taken_apart_from_its_beginning() {
-    let text = array(&elements());
-    let mut bed = Bed::new(&text);
-    bed.learn();
-    bed.file
-        .as_file()
-        .write_all_at(b"}", text.rfind("\"30\"").map_or(text.len() as u64 - 9, |at| at as u64))
-        .unwrap();
-    bed.file.as_file().write_all_at(b"]]", text.len() as u64 - 2).unwrap();
-    let Sight::Damaged(content, _) = bed.sight(&bed.view, &bed.prefix) else { panic!("it is whole") };
-    assert_eq!((content.kept, content.prefix.end()), (0, None));
-    assert!(content.end.len() >= 29);
+fn what_stands_behind_damage_is_found_whatever_of_the_beginning_is_as_it_was() {
+    for count in [8, 30] {
+        let all = elements();
+        let text = array(&all[..count]);
+        let mut bed = Bed::new(&text);
+        bed.learn();
+        // The last but one is not closed.
+        let open = text.rfind("}\n]").unwrap() - all[count - 1].len() - 2;
+        assert_eq!(text.as_bytes()[open], b'}');
+        bed.file.as_file().write_all_at(b"x", open as u64).unwrap();
+        let Sight::Damaged(mut content, damage) = bed.sight(&bed.view, &bed.prefix) else {
+            panic!("it is whole")
+        };
+        assert_eq!((content.kept, content.prefix.end(), content.end.len()), (0, None, count - 2));
+        content.salvage(&damage, &bed.view, &Doing::default()).unwrap();
+        let last = ElementKey::of(all[count - 1].as_bytes());
+        assert_eq!((content.end.len(), content.end.slot(last).is_some()), (count - 1, true), "of {count}");
+    }
 }
 
 #[test]
