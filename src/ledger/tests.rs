@@ -390,6 +390,8 @@ fn a_missing_a_newer_and_a_damaged_ledger_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ledger.db");
     assert!(matches!(Reader::open(&path), Err(LedgerError::Missing(_))));
+    std::fs::File::create(&path).unwrap();
+    assert!(matches!(Reader::open(&path), Err(LedgerError::Missing(_))), "nothing was written into it yet");
     drop(Control::open(&path).unwrap());
     let conn = rusqlite::Connection::open(&path).unwrap();
     conn.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();

@@ -116,12 +116,15 @@ fn whole_ms(seconds: f64) -> i64 {
 /// The time of the status file, where touching it is all that a worker can do.
 fn touched(scene: &Scene) -> Option<i128> {
     let space = nix::sys::statvfs::statvfs(scene.workdir.root()).ok()?;
-    let free = space.blocks_available() * space.fragment_size();
-    if free >= FULL_BELOW {
+    if !is_full(space.blocks_available(), space.fragment_size()) {
         return None;
     }
     let meta = std::fs::symlink_metadata(scene.workdir.status_file()).ok()?;
     Some(i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()))
+}
+
+fn is_full(free_blocks: u64, block_bytes: u64) -> bool {
+    free_blocks * block_bytes < FULL_BELOW
 }
 
 /// Attempts that run, with the time each may take, and whether one more could start.
@@ -208,6 +211,12 @@ mod tests {
         assert_eq!((beat(&bed).running.len(), beat(&bed).startable), (0, None), "it starts nothing more");
         drop(worker);
         assert!(matches!(take(&bed.scene).seen, Seen::Gone { on_purpose: true }));
+    }
+
+    #[test]
+    fn a_disk_is_full_by_its_bytes_whatever_its_blocks() {
+        assert!(is_full(0, 4096) && is_full(15, 4096) && !is_full(16, 4096));
+        assert!(is_full(127, 512) && !is_full(128, 512) && !is_full(1, 64 << 10));
     }
 
     #[test]

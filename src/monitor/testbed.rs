@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use super::scene::{LimitFlags, Scene};
 use crate::clock::{Millis, monotonic_ms};
 use crate::lock::{self, DirLock, Holder};
@@ -46,6 +48,22 @@ impl Drop for StandIn {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Drop for Bed {
+    /// A worker that a monitor has started would write into the directory while that is removed: it would stay, and the
+    /// worker with it.
+    fn drop(&mut self) {
+        let worker = || match self.scene.holder() {
+            Ok(Holder::Somebody(id)) => id.filter(|id| id.pid != std::process::id().cast_signed()),
+            _ => None,
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while let Some(id) = worker().filter(|_| Instant::now() < deadline) {
+            let _ = id.signal(Signal::SIGKILL);
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 

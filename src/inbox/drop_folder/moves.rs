@@ -242,6 +242,13 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_that_cannot_be_made_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut moves = Moves::new(&dir.path().join("none/in"), dir.path().join("limbo/drop"));
+        assert_eq!(moves.prepare().unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
     fn nothing_is_overwritten() {
         let dir = tempfile::tempdir().unwrap();
         let mut moves = Moves::new(&dir.path().join("in"), dir.path().join("limbo/drop"));

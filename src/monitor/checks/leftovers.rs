@@ -39,3 +39,36 @@ fn existing(folder: &Path, name: &str) -> Option<PathBuf> {
     let path = folder.join(name);
     std::fs::symlink_metadata(&path).ok().filter(std::fs::Metadata::is_file).map(|_| path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::DirLock;
+    use crate::monitor::checks::testbed::Bed;
+
+    #[test]
+    fn a_file_of_ours_is_left_over_once_nobody_can_be_writing_it() {
+        let found = |bed: &Bed| match check(&bed.situation).remove(0).remedy {
+            Some(Remedy::ClearLeftovers(paths)) => paths,
+            _ => Vec::new(),
+        };
+        let mut bed = Bed::new();
+        let state = bed.situation.scene.workdir.state();
+        let [status, memory] =
+            ["worker_status.json.new", memory::TEMPORARY_NAME].map(|name| state.join(name));
+        std::fs::create_dir(&status).unwrap();
+        std::fs::File::create(&memory).unwrap();
+        assert_eq!(found(&bed), [memory.clone()], "the worker lives");
+        let watch = DirLock::acquire(&bed.situation.scene.workdir.monitor_lock()).unwrap();
+        assert!(found(&bed).is_empty(), "and so does a monitor");
+        bed.situation.look.seen = Seen::Gone { on_purpose: false };
+        assert!(found(&bed).is_empty(), "a folder is not ours");
+        std::fs::remove_dir(&status).unwrap();
+        std::fs::File::create(&status).unwrap();
+        assert_eq!(found(&bed), [status.clone()]);
+        drop(watch);
+        let finding = check(&bed.situation).remove(0);
+        let names = format!("a killed program left {}, {}", status.display(), memory.display());
+        assert_eq!((finding.level, finding.summary), (Level::Warning, names));
+    }
+}
