@@ -327,3 +327,25 @@ fn the_age_of_a_file_is_that_of_its_content() {
     assert!(old >= Duration::from_secs(90) && old < Duration::from_secs(120), "{old:?}");
     assert_eq!(age(print(now_ns + 90_000_000_000)), Duration::ZERO, "a stamp in the future is no age");
 }
+
+#[test]
+fn a_file_that_cannot_be_put_aside_does_not_undo_what_came_after_it() {
+    let bed = TestBed::new();
+    let mut source = ready(&bed);
+    drop_file(&bed, "rejected", "a file in the place of the folder");
+    drop_file(&bed, "x.json", r#"[{"id": "5", "title": "older"}, 7]"#);
+    poll_until(&mut source, "the stuck file", |_| source_is_stuck(&bed));
+    drop_file(&bed, "y.json", r#"{"id": "5", "title": "newer"}"#);
+    poll_until(&mut source, "the edit", |_| titles(&bed) == ["newer"]);
+    // Now it goes, at the next try, and what is in it was recorded long ago.
+    std::fs::remove_file(bed.path("implementations/rejected")).unwrap();
+    poll_until(&mut source, "the bad file put aside", |_| {
+        bed.path("implementations/rejected").is_dir() && rejected(&bed).contains(&"x.json".to_owned())
+    });
+    assert_eq!(titles(&bed), ["newer"]);
+}
+
+/// Its entry is recorded, and the file itself has left the folder and is nowhere else.
+fn source_is_stuck(bed: &TestBed) -> bool {
+    titles(bed) == ["older"] && left(bed) == ["rejected"]
+}

@@ -58,14 +58,14 @@ mod tests {
             ["worker_status.json.new", memory::TEMPORARY_NAME].map(|name| state.join(name));
         std::fs::create_dir(&status).unwrap();
         std::fs::File::create(&memory).unwrap();
-        assert_eq!(found(&bed), [memory.clone()], "the worker lives");
+        assert_eq!(found(&bed), std::slice::from_ref(&memory), "the worker lives");
         let watch = DirLock::acquire(&bed.situation.scene.workdir.monitor_lock()).unwrap();
         assert!(found(&bed).is_empty(), "and so does a monitor");
         bed.situation.look.seen = Seen::Gone { on_purpose: false };
         assert!(found(&bed).is_empty(), "a folder is not ours");
         std::fs::remove_dir(&status).unwrap();
         std::fs::File::create(&status).unwrap();
-        assert_eq!(found(&bed), [status.clone()]);
+        assert_eq!(found(&bed), std::slice::from_ref(&status));
         drop(watch);
         let finding = check(&bed.situation).remove(0);
         let names = format!("a killed program left {}, {}", status.display(), memory.display());
