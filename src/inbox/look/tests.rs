@@ -94,7 +94,7 @@ fn a_file_without_a_complete_block_is_always_new() {
 
 #[test]
 fn what_stands_behind_damage_is_found_whatever_of_the_beginning_is_as_it_was() {
-    for count in [8, 30] {
+    for count in [12, 30] {
         let all = elements();
         let text = array(&all[..count]);
         let mut bed = Bed::new(&text);
