@@ -170,8 +170,8 @@ impl Began {
         let status = StatusFile::read(&workdir.status_file()).ok().flatten()?;
         let is_ours = shares_our_clock(&status);
         let is_seen = |source: &SourceStatus| match (source.last_look_monotonic_ms, source.last_look) {
-            (Some(look), _) if is_ours => look >= self.ms,
-            (_, look) => look.is_some_and(|look| look >= self.wall.as_unix_seconds()),
+            (Some(look), _) if is_ours => look > self.ms,
+            (_, look) => look.is_some_and(|look| look > self.wall.as_unix_seconds()),
         };
         let unread = status.sources.iter().filter(|(_, source)| !(source.read && is_seen(source)));
         let named = unread.map(|(name, source)| Unread { source: name.clone(), note: source.note.clone() });

@@ -130,7 +130,6 @@ impl Shell {
     pub fn quiet_round(&self, began_ms: u64) {
         self.part.round_done();
         self.view.send_if_modified(|view| {
-            view.rounds += 1;
             view.looked_ms = Some(began_ms);
             false
         });
@@ -160,7 +159,6 @@ impl Shell {
             let changed =
                 (view.settled, view.unpruned, &view.note) != (round.settled, round.unpruned, &round.note);
             (view.settled, view.unpruned, view.note) = (round.settled, round.unpruned, round.note);
-            view.rounds += 1;
             view.looked_ms = Some(self.began_ms.load(Ordering::Relaxed));
             changed
         });

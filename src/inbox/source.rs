@@ -49,11 +49,8 @@ pub struct SourceView {
     pub unpruned: bool,
     /// See [`Round::note`].
     pub note: Option<String>,
-    /// Rounds completed. A round that began after some event has ended for sure when this has grown by two; it alone
-    /// growing wakes nobody who waits for a change.
-    pub rounds: u64,
-    /// When the look began that the rest of this tells of, in monotonic milliseconds: what was in the input before that
-    /// has been seen. `None` before the first.
+    /// When the look began that the rest of this tells of, in monotonic milliseconds; `None` before the first. It alone
+    /// changing wakes nobody who waits for a change.
     pub looked_ms: Option<u64>,
 }
 
@@ -62,6 +59,13 @@ impl SourceView {
     #[must_use]
     pub fn is_read(&self) -> bool {
         self.settled || self.unpruned
+    }
+
+    /// Whether a look that began later than at `ms`, in monotonic milliseconds, is over: what was in the input then has been
+    /// seen.
+    #[must_use]
+    pub fn has_seen(&self, ms: u64) -> bool {
+        self.looked_ms.is_some_and(|look| look > ms)
     }
 }
 

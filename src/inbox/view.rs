@@ -1,8 +1,8 @@
 //! What a queue file held when it was last read, element by element.
 //!
-//! Remembers which job each element is, by a hash of the element's bytes, so that an unchanged element that is its
-//! job is never parsed twice; and which of those jobs are over, so that the pruner knows what waits for it. The elements stand in the order of
-//! the file, so that what follows the part of it that has not changed can be taken off and put on anew. Pure
+//! Remembers which job each element is, by a hash of the element's bytes, so that an unchanged element that is its job is
+//! never parsed twice; and which of those jobs are over, so that the pruner knows what waits for it. The elements stand in
+//! the order of the file, so that what follows the part of it that has not changed can be taken off and put on anew. Pure
 //! bookkeeping: no file and no ledger is touched here. Elements that are not simply their job (edits, duplicates) have
 //! their place and nothing more.
 

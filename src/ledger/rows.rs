@@ -193,6 +193,33 @@ pub struct Claimed {
     pub reworks: u32,
 }
 
+#[cfg(test)]
+impl Claimed {
+    /// The first and only attempt of a job with no more than it must have.
+    pub(crate) fn example(seq: Seq) -> Self {
+        Self {
+            seq,
+            id: JobId(format!("job {seq}")),
+            number: 1,
+            attempts_before: 0,
+            max_attempts: 1,
+            title: String::new(),
+            language: None,
+            source: "ideas".to_owned(),
+            handler: "h".to_owned(),
+            timeout_ms: None,
+            output_dir: "o".to_owned(),
+            last_error: None,
+            errors: Vec::new(),
+            lane: "default".to_owned(),
+            key: None,
+            again: false,
+            entry: "{}".to_owned(),
+            reworks: 0,
+        }
+    }
+}
+
 /// Why an earlier attempt of a claimed job was not the last one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptError {

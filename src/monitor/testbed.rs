@@ -12,10 +12,9 @@ use super::scene::{LimitFlags, Scene};
 use crate::clock::{Millis, monotonic_ms};
 use crate::lock::{self, DirLock, Holder};
 use crate::runner::process::ProcessId;
+pub(super) use crate::runner::testbed::{PATIENCE, eventually};
 use crate::workdir::Workdir;
 
-/// What hangs for so long is a failure.
-pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 /// Names the directory to a stand-in. Not one of ours by its name: those are not passed on to a worker.
 const DIR: &str = "TEST_STAND_IN_DIR";
 const ROLE: &str = "TEST_STAND_IN_ROLE";
@@ -147,14 +146,6 @@ impl Bed {
 const BEAT: Duration = Duration::from_millis(20);
 /// A test that was killed leaves its directory behind; ten minutes later its stand-ins go all the same.
 const MOST_BEATS: u64 = 30_000;
-
-pub(super) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "never so: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 fn command(workdir: &Workdir, role: Role) -> Vec<String> {
     vec![

@@ -108,29 +108,10 @@ impl Board {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::JobId;
 
     fn claimed(seq: Seq) -> Claimed {
-        Claimed {
-            seq,
-            id: JobId(format!("job {seq}")),
-            number: 1,
-            attempts_before: 0,
-            max_attempts: 1,
-            title: format!("title {seq}"),
-            language: Some("rust".to_owned()),
-            source: "ideas".to_owned(),
-            handler: "h".to_owned(),
-            timeout_ms: None,
-            output_dir: "o".to_owned(),
-            last_error: None,
-            errors: Vec::new(),
-            lane: "default".to_owned(),
-            key: None,
-            again: false,
-            entry: String::new(),
-            reworks: 0,
-        }
+        let (title, language) = (format!("title {seq}"), Some("rust".to_owned()));
+        Claimed { title, language, ..Claimed::example(seq) }
     }
 
     #[test]

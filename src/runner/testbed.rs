@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
@@ -28,6 +28,15 @@ const HOLDER: &str = "STALLPROOF_TEST_HOLDER";
 const HOLDER_TEST: &str = "runner::holder::tests::a_holder_that_is_asked_for_nothing_ends_well";
 /// What hangs for so long is a failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Waits until it is so.
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "never so: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
 
 /// Whether this is the process that the calling test, named in full, has for itself. In any other it is started and
 /// waited for first, and has to end well.

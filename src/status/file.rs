@@ -101,9 +101,7 @@ pub struct StatusFile {
 pub struct SourceStatus {
     /// Whether the last look found nothing unread and nothing half-written.
     pub read: bool,
-    /// Looks completed.
-    pub rounds: u64,
-    /// Unix seconds when the last of them began: what was in the input before that has been seen.
+    /// Unix seconds when it began: what was in the input before that has been seen.
     pub last_look: Option<f64>,
     /// The same in `CLOCK_MONOTONIC` milliseconds.
     pub last_look_monotonic_ms: Option<u64>,
@@ -232,15 +230,11 @@ impl StatusWriter {
 
     /// Writes `status`; blocking. Not synced: the heartbeat need not survive a power cut.
     pub fn write(&self, status: &StatusFile) -> io::Result<()> {
-        let mut bytes = serde_json::to_vec(status)?;
-        let filled = bytes.len() + 1;
-        bytes.resize((filled + ROOM).next_multiple_of(PAGE) - 1, b' ');
-        bytes.push(b'\n');
-        self.put(&bytes, filled)
+        self.put(&serde_json::to_vec(status)?)
     }
 
-    /// `filled`: bytes before the blanks, and one.
-    fn put(&self, bytes: &[u8], filled: usize) -> io::Result<()> {
+    fn put(&self, json: &[u8]) -> io::Result<()> {
+        let bytes = &padded(json, (json.len() + 1 + ROOM).next_multiple_of(PAGE));
         let replaced = match self.replace(&self.temp, bytes) {
             // The state folder may be a file system of its own, as on a disk of its own beside a network mount.
             Err(err) if err.kind() == io::ErrorKind::CrossesDevices => {
@@ -249,7 +243,7 @@ impl StatusWriter {
             }
             done => done,
         };
-        replaced.or_else(|_| self.overwrite(&bytes[..filled - 1])).or_else(|_| self.touch())
+        replaced.or_else(|_| self.overwrite(json)).or_else(|_| self.touch())
     }
 
     fn replace(&self, temp: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -269,16 +263,13 @@ impl StatusWriter {
         written
     }
 
-    fn overwrite(&self, bytes: &[u8]) -> io::Result<()> {
+    fn overwrite(&self, json: &[u8]) -> io::Result<()> {
         let file = self.open_existing()?;
         let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
-        if length < bytes.len() + 1 {
+        if length < json.len() + 1 {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let mut whole = bytes.to_vec();
-        whole.resize(length - 1, b' ');
-        whole.push(b'\n');
-        file.write_all_at(&whole, 0)
+        file.write_all_at(&padded(json, length), 0)
     }
 
     fn touch(&self) -> io::Result<()> {
@@ -293,6 +284,14 @@ impl StatusWriter {
     }
 }
 
+/// A line of this length, blanks at its end.
+fn padded(json: &[u8], length: usize) -> Vec<u8> {
+    let mut line = json.to_vec();
+    line.resize(length - 1, b' ');
+    line.push(b'\n');
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt as _;
@@ -303,16 +302,10 @@ mod tests {
     fn without_room_for_a_new_file_the_old_one_takes_what_is_new_also_when_that_is_longer() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("worker_status.json");
-        let json = br#"{"a": 1}"#;
-        let mut padded = json.to_vec();
-        padded.resize(PAGE, b' ');
-        StatusWriter::new(&path, dir.path()).put(&padded, json.len() + 1).unwrap();
+        StatusWriter::new(&path, dir.path()).put(br#"{"a": 1}"#).unwrap();
         // No new file can be made there, as on a full disk.
         let full = StatusWriter::new(&path, &dir.path().join("nowhere"));
-        let mut longer = vec![b'x'; ROOM];
-        let filled = longer.len() + 1;
-        longer.resize(2 * PAGE, b' ');
-        full.put(&longer, filled).unwrap();
+        full.put(&[b'x'; ROOM]).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!((text.len(), text.trim_end().len()), (PAGE, ROOM));
     }
@@ -326,8 +319,8 @@ mod tests {
         let path = here.path().join("worker_status.json");
         let writer = StatusWriter::new(&path, elsewhere.path());
         for text in ["one", "two, which is longer"] {
-            writer.put(text.as_bytes(), text.len()).unwrap();
-            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+            writer.put(text.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap().trim_end(), text);
         }
         let left = [&here, &elsewhere].map(|dir| std::fs::read_dir(dir.path()).unwrap().count());
         assert_eq!(left, [1, 0], "nothing but the status file is left");

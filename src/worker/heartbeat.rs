@@ -192,7 +192,6 @@ impl Facts {
             let view = source.borrow();
             let status = SourceStatus {
                 read: view.is_read(),
-                rounds: view.rounds,
                 last_look: view.looked_ms.map(since),
                 last_look_monotonic_ms: view.looked_ms,
                 note: view.note.clone(),

@@ -1,24 +1,22 @@
 //! When a worker that was asked to end by itself may do so.
 //!
-//! Nothing is open in the ledger, no attempt is live, and every source has looked twice since that became true and
+//! Nothing is open in the ledger, no attempt is live, and every source has looked since that became true and
 //! found nothing unread and nothing to prune: an entry that was written just before the end is still seen. A worker of
 //! one run does not wait for what other runs keep in the files, and ends only when the run's own end is on record, or when
 //! all that is left of it waits for jobs of others, which this worker does not start.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::{Options, runs};
+use crate::clock::monotonic_ms;
 use crate::inbox::source::SourceView;
 use crate::ledger::{Counts, Ledger};
 use crate::runner::board::Board;
 
 /// Between two looks at the ledger's counts.
 const LOOK: Duration = Duration::from_millis(50);
-/// Rounds that every source must complete after the last sign of work.
-pub(super) const QUIET_ROUNDS: u64 = 2;
-
 /// How long a worker of one run gives the pruner when the run is over.
 const PRUNE_LIMIT: Duration = Duration::from_secs(1);
 
@@ -50,22 +48,23 @@ pub(super) async fn wait(watch: Watch) -> Idle {
         show(receiver);
         sender
     });
-    let mut quiet_since: Option<(Vec<u64>, Instant)> = None;
+    let mut quiet_since: Option<u64> = None;
     let mut idle_looks = 0;
     loop {
         tokio::time::sleep(LOOK).await;
-        // Before the look at the ledger: what a round has recorded after this, the look sees.
-        let rounds = watch.rounds();
+        // Before the look at the ledger, which sees what was recorded before this.
+        let now = monotonic_ms();
+        let is_seen = quiet_since.is_some_and(|since| runs::have_seen(&watch.sources, since));
         if !watch.is_quiet(shown.as_ref()).await {
             quiet_since = None;
             continue;
         }
-        let (since, at) = quiet_since.get_or_insert_with(|| (rounds.clone(), Instant::now()));
-        if !runs::have_turned(since, &rounds) {
+        let since = *quiet_since.get_or_insert(now);
+        if !is_seen {
             continue;
         }
         if let Some(run) = &watch.options.run
-            && !watch.run_has_ended(run, at.elapsed()).await
+            && !watch.run_has_ended(run, Duration::from_millis(now - since)).await
         {
             continue;
         }
@@ -88,7 +87,7 @@ impl Watch {
             counts.send_replace(now);
         }
         if self.options.run.is_some() {
-            return (open == 0 || is_held) && runs::rounds_read(&self.sources).is_some();
+            return (open == 0 || is_held) && runs::are_read(&self.sources);
         }
         (open == 0 || is_held) && self.is_settled() && self.board.live() == 0
     }
@@ -123,9 +122,5 @@ impl Watch {
 
     fn is_settled(&self) -> bool {
         self.sources.iter().all(|source| source.borrow().settled)
-    }
-
-    fn rounds(&self) -> Vec<u64> {
-        self.sources.iter().map(|source| source.borrow().rounds).collect()
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::idle::QUIET_ROUNDS;
+use crate::clock::monotonic_ms;
 use crate::inbox::source::SourceView;
 use crate::ledger::{Ledger, LedgerError};
 
@@ -14,24 +14,20 @@ const BREATH: Duration = Duration::from_millis(100);
 /// Between two looks while a run is over and a source is not read.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Rounds of every source, or `None` while one of them has something unread or half-written.
-pub(super) fn rounds_read(sources: &[watch::Receiver<SourceView>]) -> Option<Vec<u64>> {
-    let rounds = |source: &watch::Receiver<SourceView>| {
-        let view = source.borrow();
-        view.is_read().then_some(view.rounds)
-    };
-    sources.iter().map(rounds).collect()
+/// Whether no source has anything unread or half-written.
+pub(super) fn are_read(sources: &[watch::Receiver<SourceView>]) -> bool {
+    sources.iter().all(|source| source.borrow().is_read())
 }
 
-/// Whether every source has completed two rounds since.
-pub(super) fn have_turned(since: &[u64], now: &[u64]) -> bool {
-    now.iter().zip(since).all(|(now, then)| *now >= then + QUIET_ROUNDS)
+/// Whether every source has looked since.
+pub(super) fn have_seen(sources: &[watch::Receiver<SourceView>], ms: u64) -> bool {
+    sources.iter().all(|source| source.borrow().has_seen(ms))
 }
 
 /// Follows runs for ever.
 pub(super) async fn follow(ledger: Ledger, sources: Vec<watch::Receiver<SourceView>>) -> anyhow::Result<()> {
     let mut changed = ledger.changed();
-    let mut quiet: HashMap<String, Vec<u64>> = HashMap::new();
+    let mut quiet: HashMap<String, u64> = HashMap::new();
     loop {
         changed.mark_unchanged();
         let over = ledger.runs_over().await?;
@@ -51,18 +47,20 @@ pub(super) async fn follow(ledger: Ledger, sources: Vec<watch::Receiver<SourceVi
     }
 }
 
-/// Ends the runs that have been quiet for two rounds; gives those that are quiet and since which round.
+/// Ends the runs that were quiet when every source began its last look; gives those that are quiet, and since when.
 async fn look(
     ledger: &Ledger,
     sources: &[watch::Receiver<SourceView>],
     over: Vec<String>,
-    mut quiet: HashMap<String, Vec<u64>>,
-) -> Result<HashMap<String, Vec<u64>>, LedgerError> {
-    let mut still = HashMap::new();
-    let Some(rounds) = rounds_read(sources) else { return Ok(still) };
+    quiet: HashMap<String, u64>,
+) -> Result<HashMap<String, u64>, LedgerError> {
+    let (mut still, now) = (HashMap::new(), monotonic_ms());
+    if !are_read(sources) {
+        return Ok(still);
+    }
     for run in over {
-        let since = quiet.remove(&run).unwrap_or_else(|| rounds.clone());
-        if have_turned(&since, &rounds) {
+        let since = quiet.get(&run).copied().unwrap_or(now);
+        if have_seen(sources, since) {
             if ledger.end_run(run.clone()).await? {
                 tracing::info!(run, "run ended");
             }

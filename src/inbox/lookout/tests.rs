@@ -36,9 +36,9 @@ impl Bed {
     /// Rests, until at least one look has found nothing.
     async fn rests(&self, rest: Rest) {
         self.shell.set_rest(Some(rest));
-        let before = self.view.borrow().rounds;
+        let before = monotonic_ms();
         let deadline = Instant::now() + LIMIT;
-        while self.view.borrow().rounds < before + 2 {
+        while !self.view.borrow().has_seen(before) {
             assert!(Instant::now() < deadline, "no look at a source at rest");
             tokio::time::sleep(BEAT).await;
         }
@@ -99,5 +99,5 @@ async fn what_cannot_be_looked_at_has_its_turn() {
     for _ in 0..3 {
         bed.turn("the name is too long to look at").await;
     }
-    assert_eq!(bed.view.borrow().rounds, 0);
+    assert_eq!(bed.view.borrow().looked_ms, None);
 }

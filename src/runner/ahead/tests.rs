@@ -1,37 +1,13 @@
 //! How much a slot asks for, by how brief its jobs were, and for how long a promise is good.
 
 use super::*;
-use crate::job::JobId;
-
-fn claimed(seq: i64) -> Claimed {
-    Claimed {
-        seq,
-        id: JobId(format!("job {seq}")),
-        number: 1,
-        attempts_before: 0,
-        max_attempts: 1,
-        title: String::new(),
-        language: None,
-        source: "ideas".to_owned(),
-        handler: "command".to_owned(),
-        timeout_ms: None,
-        output_dir: String::new(),
-        last_error: None,
-        errors: Vec::new(),
-        lane: "default".to_owned(),
-        key: None,
-        again: false,
-        entry: "{}".to_owned(),
-        reworks: 0,
-    }
-}
 
 fn holder() -> HolderId {
     HolderId { pid: 1, start_ticks: 1, boot_id: "b".to_owned() }
 }
 
 fn dealt(jobs: impl IntoIterator<Item = i64>) -> Dealt {
-    Dealt { jobs: jobs.into_iter().map(claimed).collect(), as_of: 5 }
+    Dealt { jobs: jobs.into_iter().map(Claimed::example).collect(), as_of: 5 }
 }
 
 /// After so many attempts of this length.

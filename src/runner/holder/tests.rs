@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 use nix::libc;
 use nix::sys::signal::Signal;
 
-use self::bed::{Bed, eventually, is_alive};
+use self::bed::{Bed, is_alive};
 use super::*;
 use crate::runner::protocol::{Report, Request};
 use crate::runner::record::{ExitRecord, Reason};
 use crate::runner::testbed::be_the_holder;
+use crate::runner::testbed::eventually;
 
 /// A record without what differs from run to run.
 fn plain(record: &ExitRecord) -> ExitRecord {

@@ -8,24 +8,12 @@ use crate::workdir::Workdir;
 
 fn claimed() -> Claimed {
     Claimed {
-        seq: 1,
         id: JobId("a".to_owned()),
-        number: 1,
-        attempts_before: 0,
         max_attempts: 3,
         title: "A".to_owned(),
-        language: None,
-        source: "ideas".to_owned(),
-        handler: "h".to_owned(),
-        timeout_ms: None,
         output_dir: "a-a".to_owned(),
-        last_error: None,
-        errors: Vec::new(),
-        lane: "default".to_owned(),
-        key: None,
-        again: false,
         entry: "{\"id\": \"a\", \"title\": \"A\"}".to_owned(),
-        reworks: 0,
+        ..Claimed::example(1)
     }
 }
 

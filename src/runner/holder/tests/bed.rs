@@ -5,14 +5,13 @@ use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::runner::process::ProcessId;
 use crate::runner::protocol::{FrameBuffer, Report, Request};
 use crate::runner::record::ExitRecord;
-use crate::runner::testbed::{PATIENCE, end_tree, write_holder_script};
+use crate::runner::testbed::{PATIENCE, end_tree, eventually, write_holder_script};
 
 /// A holder, and the worker's ends of its pipes.
 pub(super) struct Bed {
@@ -146,14 +145,6 @@ impl Bed {
         self.requests = None;
         eventually("the holder ends", || !self.id.is_alive().unwrap());
         self.child.wait().unwrap().code()
-    }
-}
-
-pub(super) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "never so: {what}");
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
